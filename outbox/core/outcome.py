@@ -1,0 +1,86 @@
+"""What a relay did (a report), and what it means: a verdict, and how far it reaches.
+
+Permanence and reach are separate questions (Postfix `smtp_trouble.c`). `classify` answers both, and nothing else in the program does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from outbox.core.reply import Reply
+
+
+class Stage(StrEnum):
+    """The step being answered when something happened. The first three are ours, the rest are the SMTP session in order."""
+
+    RENDER = "render"
+    POLICY = "policy"
+    LOCAL = "local"
+    DNS = "dns"
+    CONNECT = "connect"
+    BANNER = "banner"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    TLS = "tls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    BODY = "body"
+    DOT = "dot"
+    RSET = "rset"
+    QUIT = "quit"
+
+
+class Verdict(StrEnum):
+    ACCEPT = "accept"
+    DEFER = "defer"
+    BOUNCE = "bounce"
+    DOUBT = "doubt"
+
+
+class Scope(StrEnum):
+    """How far a fault reaches. Only the last two count against a message."""
+
+    RELAY = "relay"
+    ACCOUNT = "account"
+    SENDER = "sender"
+    MESSAGE = "message"
+    RECIPIENT = "recipient"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    verdict: Verdict
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What MAIL and RCPT say: a return path (``""`` is the null one) and bare addresses, each with ASCII (IDNA) domain."""
+
+    return_path: str
+    recipients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened in one SMTP transaction, or in the attempt to begin one. The transport returns it and never raises.
+
+    stage       where it ended: DOT when the end of data was answered (or was met with silence)
+    reply       the deciding reply; None when there was none, and then `fault` says in words what happened instead
+    recipients  the answer to each RCPT, in the order of the envelope; None where none was read
+    dotted      the final dot was, or may have been, written: without a reply to it this is a doubt
+    fenced      the dot mark was refused (the claim was lost, or the database did not confirm it): no dot was written
+    relay, tls  the peer as ``host[address]:port`` and ``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or empty
+    """
+
+    stage: Stage
+    reply: Reply | None = None
+    fault: str = ""
+    recipients: tuple[Reply | None, ...] = ()
+    dotted: bool = False
+    fenced: bool = False
+    relay: str = ""
+    tls: str = ""
