@@ -9,9 +9,9 @@ from typing import NoReturn
 class Secret:
     """A credential held in memory. `reveal()` is the one way to its text, so that a search for it finds every use.
 
-    Everything that usually carries a value into a log or a file shows ``<secret>`` instead (`repr`, `str`, formatting) or
-    raises TypeError (pickling, copying, `dataclasses.asdict`). An empty secret is false. Two secrets are equal when their
-    texts are, compared in constant time.
+    Everything that usually carries a value into a log or a file shows ``<secret>`` instead (`repr`, `str`, formatting)
+    or raises TypeError (pickling, copying, `dataclasses.asdict`). An empty secret is false. Two secrets are equal when
+    their texts are, compared in constant time.
     """
 
     __slots__ = ("_text",)
