@@ -1,13 +1,13 @@
 """The exceptions of Outbox. A failed delivery is not among them: that is data (see `outbox.core.outcome`).
 
-    OutboxError                 everything below; carries `hint`, what to do next
-    ├── InvalidMail             an application handed over a mail that cannot be sent: `field` and `reason`
-    ├── InvalidMessage          a stored message cannot be composed: `status` (RFC 3463) and `reason`
-    ├── ConfigError             the configuration is missing or wrong                       (exit 3)
-    ├── DatabaseError           the database cannot be reached or opened                    (exit 4)
-    │   └── SchemaError         its tables are missing, older or newer than this program    (exit 4)
-    ├── VaultError              the key is missing, or does not open a secret               (exit 5)
-    └── Refused                 an operator asked for something the state of things forbids (exit 1)
+OutboxError                 everything below; carries `hint`, what to do next
+├── InvalidMail             an application handed over a mail that cannot be sent: `field` and `reason`
+├── InvalidMessage          a stored message cannot be composed: `status` (RFC 3463) and `reason`
+├── ConfigError             the configuration is missing or wrong                       (exit 3)
+├── DatabaseError           the database cannot be reached or opened                    (exit 4)
+│   └── SchemaError         its tables are missing, older or newer than this program    (exit 4)
+├── VaultError              the key is missing, or does not open a secret               (exit 5)
+└── Refused                 an operator asked for something the state of things forbids (exit 1)
 """
 
 from __future__ import annotations

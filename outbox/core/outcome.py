@@ -1,6 +1,7 @@
 """What a relay did (a report), and what it means: a verdict, and how far it reaches.
 
-Permanence and reach are separate questions (Postfix `smtp_trouble.c`). `classify` answers both, and nothing else in the program does.
+Permanence and reach are separate questions (Postfix `smtp_trouble.c`). `classify` answers both, and nothing else in
+the program does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from outbox.core.reply import Reply
 
 
 class Stage(StrEnum):
-    """The step being answered when something happened. The first three are ours, the rest are the SMTP session in order."""
+    """The step being answered when something happened. The first three are ours, the rest are the SMTP session in
+    order.
+    """
 
     RENDER = "render"
     POLICY = "policy"
@@ -58,7 +61,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What MAIL and RCPT say: a return path (``""`` is the null one) and bare addresses, each with ASCII (IDNA) domain."""
+    """What MAIL and RCPT say: a return path (``""`` is the null one) and bare addresses, each with ASCII (IDNA)
+    domain.
+    """
 
     return_path: str
     recipients: tuple[str, ...]
