@@ -1,0 +1,194 @@
+"""Accounts (a relay and a login), senders (addresses registered to an account), and when either may not send.
+
+    a lane (bare address) ──Registry.resolve──► Route: exact address, else *@domain, else nothing
+                                                  └─ blocked(now): paused sender, domain, account; resting relay
+
+An address that does not resolve is not ours to send from: its mail fails, so this is never an open relay.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+BY_OPERATOR = "operator: "
+"""How the reason of a pause begins that a person asked for. No runner lifts, shortens or replaces such a pause."""
+
+BREAKER_THRESHOLD = 5
+BREAKER_FIRST = timedelta(seconds=30)
+BREAKER_CEILING = timedelta(minutes=15)
+
+
+class Tls(StrEnum):
+    """How the connection to the relay is encrypted. The certificate is always verified."""
+
+    IMPLICIT = "implicit"
+    STARTTLS = "starttls"
+    NONE = "none"
+
+
+class Mechanism(StrEnum):
+    """The SASL mechanism (RFC 4954). AUTO takes PLAIN where it is offered, else LOGIN; never a second one after a
+    no.
+    """
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    LOGIN = "login"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One row of `outbox_account`. `secret` is the sealed password (None: no login); only `outbox.vault` opens it.
+
+    max_connections   at the same time, by one runner
+    max_messages      over one connection
+    paused            `pause_reason` is not empty; `paused_until` None: until somebody resumes it
+    breaker_…         consecutive failures to reach the relay, and until when it is left alone
+    """
+
+    name: str
+    relay_host: str
+    relay_port: int
+    tls: Tls
+    mechanism: Mechanism = Mechanism.AUTO
+    username: str = ""
+    secret: str | None = field(default=None, repr=False)
+    key_id: str = ""
+    credential_version: int = 1
+    ca_file: str = ""
+    max_connections: int = 3
+    max_messages: int = 100
+    paused_until: datetime | None = None
+    pause_reason: str = ""
+    breaker_failures: int = 0
+    breaker_until: datetime | None = None
+    breaker_reason: str = ""
+    created_at: datetime | None = None
+
+    @property
+    def relay(self) -> str:
+        """``host:port``, or ``[host]:port`` for an IPv6 address."""
+        host = f"[{self.relay_host}]" if ":" in self.relay_host else self.relay_host
+        return f"{host}:{self.relay_port}"
+
+    def blocked(self, now: datetime) -> str:
+        """Why nothing of this account may be sent now, in words; empty if it may."""
+        if _paused(self.pause_reason, self.paused_until, now):
+            return f"account {self.name} is paused{_until(self.paused_until)}: {self.pause_reason}"
+        if self.breaker_until is not None and now < self.breaker_until:
+            return f"relay {self.relay} is left alone{_until(self.breaker_until)}: {self.breaker_reason}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One row of `outbox_sender`: an address, folded (see `fold`), or ``*@domain``, registered to an account."""
+
+    address: str
+    account: str
+    display_name: str = ""
+    return_path: str = ""
+    paused_until: datetime | None = None
+    pause_reason: str = ""
+    created_at: datetime | None = None
+
+    def blocked(self, now: datetime) -> str:
+        """Why nothing from this address may be sent now, in words; empty if it may."""
+        if _paused(self.pause_reason, self.paused_until, now):
+            return f"sender {self.address} is paused{_until(self.paused_until)}: {self.pause_reason}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Through which account a lane's mail leaves. `domain` is the registration of the whole domain with the same
+    account, where there is one beside the address's own: pausing it pauses all of its addresses.
+    """
+
+    account: Account
+    sender: Sender
+    domain: Sender | None = None
+
+    def blocked(self, now: datetime) -> str:
+        """Why this lane may not send now: sender, domain and account paused, relay left alone; empty if it may."""
+        of_domain = self.domain.blocked(now) if self.domain is not None else ""
+        return self.sender.blocked(now) or of_domain or self.account.blocked(now)
+
+
+class Registry:
+    """All accounts and senders as they were at one moment. Immutable; the runner takes a new one when they change."""
+
+    __slots__ = ("accounts", "senders")
+
+    def __init__(self, accounts: Iterable[Account] = (), senders: Iterable[Sender] = ()) -> None:
+        self.accounts = {account.name: account for account in accounts}
+        self.senders = {sender.address: sender for sender in senders}
+
+    def resolve(self, lane: str) -> Route | None:
+        """The route of an address: registered exactly, or through ``*@domain``; None when it is not registered."""
+        address = fold(lane)
+        whole = self.senders.get("*@" + address.rpartition("@")[2])
+        sender = self.senders.get(address, whole)
+        account = self.accounts.get(sender.account) if sender is not None else None
+        if sender is None or account is None or address.startswith("*@"):
+            return None
+        beside = whole if whole is not None and whole is not sender and whole.account == sender.account else None
+        return Route(account, sender, beside)
+
+    def allows(self, account: str, address: str) -> bool:
+        """Whether `address` is registered to `account`: may it stand in From, Sender or the return path there?"""
+        route = self.resolve(address)
+        return route is not None and route.account.name == account
+
+
+def fold(address: str) -> str:
+    """An address as it is compared and registered: ASCII letters in lower case (the database does the same to a lane),
+    the domain in its ASCII form (IDNA), so that ``Ann@Bücher.example`` and ``ann@xn--bcher-kva.example`` are one.
+    """
+    local, at, domain = address.rpartition("@")
+    if not domain.isascii():
+        with suppress(UnicodeError):  # not a domain in any alphabet: it stays as it is, and equals only itself
+            domain = domain.encode("idna").decode("ascii")
+    return _ascii_lower(local) + at + _ascii_lower(domain)
+
+
+def _ascii_lower(text: str) -> str:
+    """`str.lower` would also fold 'İ' and 'Ü', which SQLite's lower() leaves alone."""
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def tripped(failures: int, now: datetime) -> tuple[int, datetime | None]:
+    """The breaker after one more failure on top of `failures` in a row: the new count, and until when the relay is left
+    alone. The fifth costs 30 s, every further one twice as much, 15 minutes at most; before that, nothing.
+    """
+    count = failures + 1
+    if count < BREAKER_THRESHOLD:
+        return count, None
+    doublings = min(count - BREAKER_THRESHOLD, 16)
+    return count, now + min(BREAKER_FIRST * 2**doublings, BREAKER_CEILING)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a connection to `host` cannot leave this machine: ``localhost``, 127.0.0.0/8, ::1."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def may_log_in(tls: Tls, host: str) -> bool:
+    """Credentials go over verified TLS, or never leave the machine."""
+    return tls is not Tls.NONE or is_loopback(host)
+
+
+def _paused(reason: str, until: datetime | None, now: datetime) -> bool:
+    return bool(reason) and (until is None or now < until)
+
+
+def _until(moment: datetime | None) -> str:
+    return f" until {moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if moment is not None else ""
