@@ -1,14 +1,40 @@
-"""A relay's answer, parsed once, at the edge, into a type."""
+"""A relay's answer, parsed once, at the edge, into a type.
+
+    octets ──feed──► ReplyParser ──take──► Reading (code, lines) ──reply──► Reply (code, status, words)
+
+**Strict** (RFC 5321 §4.2): a line is three digits, the first 2 to 5, then a space, a hyphen or the end; all lines of
+one reply have the same code; a reply is at most 64 KiB and 100 lines. Anything else raises `MalformedReply`, and the
+parser is of no further use: whoever reads on after nonsense reads someone else's answers. **Lenient** in one point: a
+line may end in LF without CR, because to take such a 250 for silence would send the mail a second time.
+
+**Sanitised**: the words go to SQL, to terminals and to browsers, so what is not printable becomes a space, and 1 KiB of
+UTF-8 is enough.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_OCTETS = 64 * 1024
+MAX_LINES = 100
+MAX_TEXT = 1024
+"""Of a stored reply text, in octets of UTF-8."""
+
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
+
+
+class MalformedReply(Exception):  # noqa: N818 (it names what was read)
+    """What the relay said is not a reply. `str()` says why; it never contains more than an excerpt, sanitised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One SMTP reply (RFC 5321 §4.2): `code` 200–599, `status` the enhanced code (RFC 3463, ``"5.1.1"``) or ``""``,
-    `text` the words, sanitised for SQL and for people: no control characters, lines joined by a space, at most 1 KiB of UTF-8.
+    `text` the words, sanitised for SQL and for people: no control characters, lines joined by a space, at most 1 KiB of
+    UTF-8.
     """
 
     code: int
@@ -33,3 +59,108 @@ class Reply:
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.status, self.text) if part)
+
+
+class Reading(NamedTuple):
+    """A complete reply as it came: `lines` without code and line end. EHLO and AUTH need them; people get a `Reply`."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+
+class ReplyParser:
+    """Splits a stream of octets into replies, however it is fragmented. `pending`: something is left unread."""
+
+    __slots__ = ("_buffer", "_lines", "_searched", "_size")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0  # octets of _buffer known to hold no line end
+        self._lines: list[bytes] = []
+        self._size = 0  # octets of the lines in _lines
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._buffer or self._lines)
+
+    def feed(self, octets: bytes) -> None:
+        self._buffer += octets
+
+    def take(self) -> Reading | None:
+        """The next complete reply; None when there is none yet. Raises MalformedReply."""
+        buffer = self._buffer
+        while (end := buffer.find(b"\n", self._searched)) >= 0:
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            self._searched = 0
+            reading = self._add(line)
+            if reading is not None:
+                return reading
+        self._searched = len(buffer)
+        if self._size + len(buffer) > MAX_OCTETS:
+            raise MalformedReply(f"a reply of more than {MAX_OCTETS} octets")
+        return None
+
+    def _add(self, line: bytes) -> Reading | None:
+        self._size += len(line) + 1
+        if self._size > MAX_OCTETS:
+            raise MalformedReply(f"a reply of more than {MAX_OCTETS} octets")
+        if len(self._lines) >= MAX_LINES:
+            raise MalformedReply(f"a reply of more than {MAX_LINES} lines")
+        match = _LINE.fullmatch(line.removesuffix(b"\r"))
+        if match is None:
+            raise MalformedReply(f"not an SMTP reply: {_excerpt(line)}")
+        self._lines.append(line)
+        code, mark, words = match.groups(b"")
+        if code != self._lines[0][:3]:
+            raise MalformedReply(f"one reply with two codes, {self._lines[0][:3].decode()} and {code.decode()}")
+        if mark == b"-":
+            return None
+        lines = self._lines
+        texts = (words,) if len(lines) == 1 else tuple(each.removesuffix(b"\r")[4:] for each in lines)
+        self._lines, self._size = [], 0
+        return Reading(int(code), texts)
+
+
+def reply(reading: Reading) -> Reply:
+    """The words for people and the enhanced status (RFC 2034) of a complete reply.
+
+    A status whose class contradicts the code's first digit is no status and stays in the words: the code decides.
+    """
+    code, lines = reading
+    text = sanitise(b"\n".join(lines)[: 4 * MAX_TEXT].decode("utf-8", "replace"), limit=0)
+    match = _STATUS.match(text)
+    if match is None or int(match[1]) != code // 100:
+        return Reply(code, "", _cut(text))
+    status = match[0]
+    if len(lines) > 1:  # each line repeats it
+        parts = (sanitise(line.decode("utf-8", "replace"), limit=0) for line in lines)
+        text = " ".join(filter(None, (_without(part, status) for part in parts)))
+    else:
+        text = _without(text, status)
+    return Reply(code, status, _cut(text))
+
+
+def sanitise(text: str, *, limit: int = MAX_TEXT) -> str:
+    """`text` on one line: whatever is not printable (controls, line ends, direction marks) is a space, runs of spaces
+    are one, and at most `limit` octets of UTF-8 are kept (0: all).
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else " " for each in text)
+    text = " ".join(text.split())
+    return _cut(text, limit) if limit else text
+
+
+def _cut(text: str, limit: int = MAX_TEXT) -> str:
+    if len(text) * 4 <= limit:
+        return text
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= limit else encoded[:limit].decode("utf-8", "ignore")
+
+
+def _without(text: str, status: str) -> str:
+    return text[len(status) :].lstrip() if text.startswith(status) else text
+
+
+def _excerpt(line: bytes) -> str:
+    return repr(sanitise(line[:200].decode("utf-8", "replace"), limit=60))
