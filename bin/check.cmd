@@ -1,0 +1,20 @@
+@echo off
+rem Everything a change must pass: format, lint, types, tests. Stops at the first that fails.
+setlocal
+call "%~dp0_ready.cmd" dev || exit /b 1
+cd /d "%~dp0.."
+set "python=.venv\Scripts\python.exe"
+echo check: format
+%python% -m ruff format --check . || goto failed
+echo check: lint
+%python% -m ruff check . || goto failed
+echo check: types
+%python% -m mypy || goto failed
+echo check: tests
+%python% -m pytest || goto failed
+echo check: all passed
+exit /b 0
+
+:failed
+echo check: FAILED at the step above; the steps after it did not run 1>&2
+exit /b 1
