@@ -25,6 +25,10 @@ class Clock:
         """Seconds since some fixed moment. Never goes back: use it for deadlines and durations."""
         return time.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        """Block this thread. For threads that have nothing else to do; nothing on the event loop calls it."""
+        time.sleep(seconds)
+
     def jitter(self) -> float:
         """A number drawn evenly from −1 … 1. Whoever applies it says by how much."""
         return random.uniform(-1.0, 1.0)  # noqa: S311 -- spreads retries over time; nothing is secret about it

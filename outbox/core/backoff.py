@@ -12,19 +12,7 @@ from datetime import timedelta
 SPREAD = 0.2
 """A wait varies by ± this share, so that what failed together does not come back together."""
 
-BREAKER_AFTER = 5
-BREAKER_FIRST = timedelta(seconds=30)
-BREAKER_CEILING = timedelta(minutes=15)
-
 
 def wait(age: timedelta, floor: timedelta, ceiling: timedelta, jitter: float) -> timedelta:
     """The time until the next try of a message first tried `age` ago. `jitter` is uniform in −1…1."""
     return min(max(age, floor), ceiling) * (1 + SPREAD * jitter)
-
-
-def breaker_wait(failures: int) -> timedelta | None:
-    """How long a relay that failed `failures` times in a row is left alone; None while it may still be tried."""
-    if failures < BREAKER_AFTER:
-        return None
-    # The exponent is bounded so that a relay that fails for a year does not compute a number with a million digits.
-    return min(BREAKER_FIRST * 2 ** min(failures - BREAKER_AFTER, 10), BREAKER_CEILING)

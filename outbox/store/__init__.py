@@ -1,0 +1,197 @@
+"""The seam between the runner and the database: verbs of the protocol, as statements in the clerk's open transaction.
+
+    Store          the protocol, implemented by sqlite.py and postgres.py over the shared statements of queue.py
+    database.py    opens a database by its URL            migrate.py   applies schema/
+    tables.py      peewee's map of the tables             accounts.py  accounts, senders, pauses, the registry
+    operate.py     what operators do: retry, hold, …      audit.py     what operators ask
+
+Only the clerk writes. A verb takes and returns records; it opens no transaction, decides nothing and never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from outbox.core.message import Message
+from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
+from outbox.errors import InvalidMessage
+
+if TYPE_CHECKING:
+    import peewee
+
+    from outbox.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One sender's mail of one priority that waits; `due_at` is the earliest due time in it."""
+
+    sender: str
+    priority: int
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A request to claim at most `count` due messages of a lane."""
+
+    sender: str
+    priority: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A request for the dot mark: from its commit on, a crash is a doubt.
+
+    `through` is the highest recipient position that the coming dot covers (None: all of them). `fates` are those of
+    the transactions before this one in the same attempt, committed together with the mark.
+    """
+
+    message_id: int
+    claim_no: int
+    through: int | None = None
+    fates: tuple[RecipientFate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a claimed message says, read after the claim; `fates` by position, of earlier attempts. `size` in bytes."""
+
+    message: Message | InvalidMessage
+    fates: dict[int, Fate]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """A message taken back from a dead runner; `dotted`: its dot may have been written, so it is a doubt."""
+
+    message_id: int
+    claim_no: int
+    dotted: bool
+    held: bool
+
+
+class Settled(StrEnum):
+    """What became of a settlement: WRITTEN, now or before a lost acknowledgement; LATE, the claim was lost, and what
+    is true all the same was kept.
+    """
+
+    WRITTEN = "written"
+    LATE = "late"
+
+
+class TransientError(Exception):
+    """The database could not serve the whole group just now (locked, restarting, serialization): the same group may be
+    tried again. `reconnect` says that the connection is of no more use.
+    """
+
+    def __init__(self, message: str, *, reconnect: bool = False) -> None:
+        super().__init__(message)
+        self.reconnect = reconnect
+
+
+class Store(Protocol):
+    """The database, as the runner sees it. Writes belong inside `transaction`, reads inside `reading` or there.
+
+    Both translate: TransientError for what may be tried again; anything else comes through as it is.
+    """
+
+    db: peewee.Database
+
+    def open(self) -> None:
+        """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be."""
+
+    def close(self) -> None: ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """BEGIN (on SQLite with the write lock, at once or not at all), then COMMIT, or ROLLBACK if anything raises."""
+
+    def reading(self) -> AbstractContextManager[None]: ...
+
+    def now(self) -> datetime:
+        """The database's clock; on SQLite the host's."""
+
+    def changes(self) -> int | None:
+        """A number that moves when another connection has committed (SQLite); None where NOTIFY says so."""
+
+    # reads
+
+    def lanes(self, after: str, limit: int) -> list[Lane]:
+        """The next lanes of senders beyond `after`, by sender and priority. Costs a seek a lane, whatever they hold."""
+
+    def suspects(self) -> list[Claim]:
+        """Waiting messages whose last attempt ended with the death of its runner; at most a few."""
+
+    def content(self, claim: Claim) -> Content: ...
+
+    def sending(self) -> int: ...
+
+    def my_claims(self, runner: str) -> list[tuple[int, int]]: ...
+
+    def expirable(self, now: datetime) -> bool: ...
+
+    # writes
+
+    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        """Take due messages, in the order of the picks and of their due times, and open an attempt for each."""
+
+    def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
+        """Take this message, suspect or not, if it is still waiting and due."""
+
+    def mark(self, marks: Sequence[Mark], now: datetime) -> list[bool]:
+        """Set dot marks. False where the claim was lost: that dot must not be written."""
+
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[Settled]: ...
+
+    def reclaim(self, max_doubts: int, now: datetime) -> list[Reclaimed]:
+        """Take back what runners declared dead were sending; a batch."""
+
+    def reclaim_stray(self, message_id: int, claim_no: int, max_doubts: int, now: datetime) -> list[Reclaimed]:
+        """Take back one claim of our own that we know nothing of."""
+
+    def expire(self, now: datetime) -> int: ...
+
+    def absent(self, runners: Sequence[str]) -> list[str]:
+        """Which of these runners are certainly dead, by the lock that each holds while it lives."""
+
+
+class Presence(Protocol):
+    """The lock that shows a runner to be alive."""
+
+    def take(self, runner: str) -> None: ...
+
+    def release(self) -> None: ...
+
+
+def open_store(url: str, clock: Clock) -> Store:
+    """The store for this URL, not yet connected: `Store.open` does that, in the thread that will use it."""
+    from outbox.store.database import dialect_of
+
+    if dialect_of(url) == "postgres":
+        from outbox.store.postgres import PostgresStore
+
+        return PostgresStore(url)
+    from outbox.store.sqlite import SqliteStore
+
+    return SqliteStore(url, clock)
+
+
+def open_presence(url: str, on_notify: Callable[[], None], on_lost: Callable[[], None]) -> Presence:
+    """`on_notify` is called when the database announces mail, `on_lost` when others may think that we are dead."""
+    from outbox.store.database import dialect_of, sqlite_path
+
+    if dialect_of(url) == "postgres":
+        from outbox.store.listener import Listener
+
+        return Listener(url, on_notify, on_lost)
+    from outbox.store.presence import FilePresence
+
+    return FilePresence(Path(sqlite_path(url)))

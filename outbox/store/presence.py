@@ -1,0 +1,85 @@
+"""How a runner on SQLite shows that it lives: an operating system's lock on a file beside the database."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+
+class FilePresence:
+    """Each runner holds an OS lock on ``<database>.runner-<id>``: whoever can take it knows that its owner is dead.
+
+    The kernel lets go of the lock when the process ends, however it ends. A pid and a boot id would lie in containers.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._held: IO[bytes] | None = None
+        self._path: Path | None = None
+
+    def take(self, runner: str) -> None:
+        """Hold the lock of this runner until `release` or the end of the process."""
+        self._path = _lock_file(self._database, runner)
+        self._held = self._path.open("ab")
+        if not _lock(self._held):
+            raise RuntimeError(f"another process holds the lock of runner {runner}")
+
+    def release(self) -> None:
+        if self._held is not None and self._path is not None:
+            _remove(self._path, self._held)
+        self._held = self._path = None
+
+
+def absent(database: Path, runners: Sequence[str]) -> list[str]:
+    """Which of these runners are certainly dead. A missing file proves nothing: the lease decides then."""
+    gone = []
+    for runner in runners:
+        path = _lock_file(database, runner)
+        try:
+            held = path.open("r+b")
+        except OSError:
+            continue
+        if _lock(held):
+            gone.append(runner)
+            _remove(path, held)
+        else:
+            held.close()
+    return gone
+
+
+def _lock_file(database: Path, runner: str) -> Path:
+    return database.with_name(f"{database.name}.runner-{runner}")
+
+
+def _remove(path: Path, held: IO[bytes]) -> None:
+    """Delete a lock file we hold. On POSIX before letting go of it; Windows cannot delete what is open."""
+    if sys.platform == "win32":
+        held.close()
+    with suppress(OSError):
+        path.unlink()
+    held.close()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> bool:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,438 @@
+"""The protocol's verbs as constant SQL, shared by both dialects (DESIGN §3.2–3.7).
+
+Constant statements because these run for every mail: peewee builds a statement in 90–260 µs, a constant runs in 4–9.
+What differs between the dialects (the claim, the mark, how many round trips a batch takes) is in sqlite.py and
+postgres.py; everything here is written with `?` and translated once.
+
+Every write that ends or marks an attempt is fenced by `claim_no`, which only ever grows: a runner that lost its claim
+matches no row, and can never overwrite a newer result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import peewee
+
+from outbox.core.lifecycle import FINAL, State
+from outbox.core.message import Attachment, Message, Recipient, recipients_of
+from outbox.core.settlement import DOUBT_HELD, Claim, Fate, RecipientFate, Result, Settlement
+from outbox.errors import InvalidMessage
+from outbox.store import Content, Lane, Mark, Reclaimed, Settled
+
+CLAIMED = (
+    "message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first_attempt_at, due_at"
+)
+
+_OPEN_ATTEMPT = "INSERT INTO outbox_attempt (message_id, claim_no, runner_id, started_at) VALUES (?, ?, ?, ?)"
+
+_SETTLE = """
+UPDATE outbox_delivery SET
+  state = ?, due_at = COALESCE(?, due_at), failures = ?, doubts = doubts + ?, crashes = 0, lease_owner = NULL,
+  final_at = ?, first_attempt_at = COALESCE(first_attempt_at, ?), hold_reason = ?,
+  last_code = ?, last_status = ?, last_reply = ?
+WHERE message_id = ? AND claim_no = ? AND state = 'sending'
+RETURNING message_id"""
+
+# Untried: nothing was learnt, so what the last attempt said stays, and so does a suspicion of crashing the runner.
+_GIVE_BACK = """
+UPDATE outbox_delivery SET state = ?, final_at = ?, lease_owner = NULL
+WHERE message_id = ? AND claim_no = ? AND state = 'sending'
+RETURNING message_id"""
+
+_CLOSE_ATTEMPT = """
+UPDATE outbox_attempt SET dot_at = ?, ended_at = ?, outcome = ?, stage = ?, code = ?, status = ?, reply = ?,
+  relay = ?, tls = ?, account = ?, sha256 = ?
+WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
+
+_RECIPIENT = """
+INSERT INTO outbox_recipient (message_id, position, claim_no, address, kind, fate, code, status, reply, at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# A late 2xx: the claim was lost, but nobody has claimed the message since. claim_no moves on, so that the recipients'
+# new fates are newer rows than the doubt which the reclaim wrote.
+_LATE_ACCEPT = """
+UPDATE outbox_delivery SET claim_no = claim_no + 1, state = CASE WHEN ? = 'sent' THEN 'sent' ELSE state END,
+  final_at = CASE WHEN ? = 'sent' THEN ? ELSE final_at END,
+  hold_reason = CASE WHEN ? = 'sent' THEN NULL ELSE hold_reason END,
+  last_code = ?, last_status = ?, last_reply = ?
+WHERE message_id = ? AND claim_no = ? AND state IN ('queued', 'held')
+RETURNING claim_no"""
+
+_LATE_NOTE = (
+    "UPDATE outbox_attempt SET late_outcome = ?, late_reply = ?, late_at = ? WHERE message_id = ? AND claim_no = ?"
+)
+
+# Read-then-write was refuted by a model checker; one conditional UPDATE was not (DESIGN §3.7).
+_RECLAIM = """
+UPDATE outbox_delivery SET
+  state = CASE WHEN dot_at IS NOT NULL AND (on_doubt = 'hold' OR doubts >= ?) THEN 'held'
+               WHEN crashes >= ? THEN 'held' ELSE 'queued' END,
+  hold_reason = CASE WHEN dot_at IS NOT NULL AND (on_doubt = 'hold' OR doubts >= ?) THEN ?
+                     WHEN crashes >= ? THEN ? END,
+  doubts = doubts + CASE WHEN dot_at IS NOT NULL THEN 1 ELSE 0 END, crashes = crashes + 1, lease_owner = NULL,
+  first_attempt_at = COALESCE(first_attempt_at, ?)
+WHERE state = 'sending' AND {whose}
+RETURNING message_id, claim_no, dot_at, dot_through, state"""
+
+_OF_THE_DEAD = """message_id IN (SELECT d.message_id FROM outbox_delivery d JOIN outbox_runner r ON r.id = d.lease_owner
+  WHERE d.state = 'sending' AND r.dead_at IS NOT NULL LIMIT ?)"""
+_STRAY = "message_id = ? AND claim_no = ?"
+
+_CLOSE_LOST = """
+UPDATE outbox_attempt SET dot_at = ?, ended_at = ?, outcome = ?
+WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
+
+_EXPIRE = """
+UPDATE outbox_delivery SET state = 'expired', final_at = ?
+WHERE message_id IN (SELECT message_id FROM outbox_delivery
+  WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)
+AND state = 'queued' RETURNING message_id"""
+
+_EXPIRABLE = """
+SELECT 1 FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? LIMIT 1"""
+
+_SETTLED_POSITIONS = """
+SELECT position FROM outbox_fate WHERE message_id = ? AND (fate IN ('accepted', 'bounced') OR claim_no = ?)"""
+
+_CONTENT = """
+SELECT id, token, created_at, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
+  text_body, html_body, raw, erased_at
+FROM outbox WHERE id = ?"""
+
+_ATTACHMENTS = """
+SELECT filename, content, content_type, content_id FROM outbox_attachment WHERE message_id = ? ORDER BY position"""
+
+_FATES = """
+SELECT position, fate FROM outbox_recipient WHERE message_id = ? ORDER BY claim_no"""
+
+CRASHES_HELD = "it has ended its runner three times; `outbox release ID` tries it again"
+CRASHES_BEFORE_HELD = 2
+RECLAIM_BATCH = 200
+EXPIRE_BATCH = 200
+SUSPECTS = 8
+
+
+def moment(value: datetime | None) -> str | None:
+    """A moment as both dialects read it: 24 characters, UTC, whole milliseconds."""
+    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def parse_moment(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value)
+
+
+class SqlStore:
+    """What both dialects share. A subclass says how to connect, how to claim and mark, and what its errors mean."""
+
+    headers_column = "headers"
+    translate: Callable[[str], str] = staticmethod(lambda sql: sql)
+
+    db: peewee.Database
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._reclaim_dead = self.translate(_RECLAIM.format(whose=_OF_THE_DEAD))
+        self._reclaim_stray = self.translate(_RECLAIM.format(whose=_STRAY))
+        self._content = self.translate(_CONTENT.format(headers=self.headers_column))
+
+    @property
+    def is_open(self) -> bool:
+        return hasattr(self, "db") and not self.db.is_closed()
+
+    # -- how statements run; postgres.py overrides the two for batches with pipelines
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        cursor = self.db.connection().cursor()
+        cursor.execute(self.translate(sql), parameters)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+    def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for many rows, whose results nobody needs."""
+        if rows:
+            self.db.connection().cursor().executemany(self.translate(sql), rows)
+
+    def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
+        """One fenced UPDATE … RETURNING per row: which of them matched."""
+        statement = self.translate(sql)
+        cursor = self.db.connection().cursor()
+        return [cursor.execute(statement, row).fetchone() is not None for row in rows]
+
+    # -- reading
+
+    def content(self, claim: Claim) -> Content:
+        """Read what a claimed message says. A row that cannot be read (invalid UTF-8, gone) is an InvalidMessage."""
+        try:
+            message, size = self._message(claim.message_id)
+        except InvalidMessage as invalid:
+            return Content(invalid, {}, 0)
+        fates = self._fates(claim.message_id) if claim.claim_no > 1 else {}
+        return Content(message, fates, size)
+
+    def _fates(self, message_id: int) -> dict[int, Fate]:
+        return {position: Fate(fate) for position, fate in self._all(_FATES, (message_id,))}
+
+    def _message(self, message_id: int) -> tuple[Message, int]:
+        rows = self._rows_of_one_message(self._content, message_id)
+        if not rows:
+            raise InvalidMessage("5.6.0", "the message has been deleted")
+        *columns, erased_at = rows[0]
+        if erased_at is not None:
+            raise InvalidMessage("5.6.0", "the content of the message has been erased")
+        files = tuple(
+            Attachment(filename or "", as_bytes(content), content_type or "application/octet-stream", content_id or "")
+            for filename, content, content_type, content_id in self._rows_of_one_message(_ATTACHMENTS, message_id)
+        )
+        message = _as_message(columns, files)
+        size = sum(len(each.content) for each in files) + sum(
+            len(part) for part in (message.text_body, message.html_body, message.raw, message.recipients) if part
+        )
+        return message, size
+
+    def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
+        return self._all(sql, (message_id,))
+
+    def sending(self) -> int:
+        """How many messages are being sent, by any runner."""
+        return int(self._all("SELECT count(*) FROM outbox_delivery WHERE state = 'sending'")[0][0])
+
+    def my_claims(self, runner: str) -> list[tuple[int, int]]:
+        rows = self._all(
+            "SELECT message_id, claim_no FROM outbox_delivery WHERE state = 'sending' AND lease_owner = ?", (runner,)
+        )
+        return [(message_id, claim_no) for message_id, claim_no in rows]
+
+    # -- settling
+
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[Settled]:
+        """Write what became of claimed messages: delivery, attempt and recipients. WRITTEN or LATE, in order."""
+        at = moment(now)
+        learnt = [each for each in settlements if each.reply is not None]
+        untried = [each for each in settlements if each.reply is None]
+        matched = dict(
+            zip(map(_key, learnt), self._matched(_SETTLE, [_settle_row(s, at) for s in learnt]), strict=True)
+        )
+        rows = [(s.state, at if s.state in FINAL else None, s.message_id, s.claim_no) for s in untried]
+        matched.update(zip(map(_key, untried), self._matched(_GIVE_BACK, rows), strict=True))
+        written = [each for each in settlements if matched[_key(each)]]
+        self._many(_CLOSE_ATTEMPT, [_attempt_row(each, at) for each in written])
+        self._many(
+            _RECIPIENT, [_recipient_row(s.message_id, s.claim_no, fate, at) for s in written for fate in s.fates]
+        )
+        return [Settled.WRITTEN if matched[_key(each)] else self._settle_late(each, now) for each in settlements]
+
+    def _settle_late(self, settlement: Settlement, now: datetime) -> Settled:
+        """The claim was not found in `sending`: either this was written before and only the acknowledgement got lost,
+        or the claim was lost. What is true all the same is kept: a 2xx settles, the rest is noted on the attempt.
+        """
+        key = (settlement.message_id, settlement.claim_no)
+        attempt = self._all("SELECT outcome FROM outbox_attempt WHERE message_id = ? AND claim_no = ?", key)
+        if attempt and attempt[0][0] == settlement.result and settlement.result is not Result.DOUBT:
+            return Settled.WRITTEN
+        if settlement.result is Result.RELINQUISHED:
+            return Settled.LATE
+        at, reply = moment(now), settlement.reply
+        self._all(_LATE_NOTE + " RETURNING 1", (settlement.result, str(reply or ""), at, *key))
+        accepted = [each for each in settlement.fates if each.fate is Fate.ACCEPTED]
+        if accepted:
+            state = settlement.state
+            moved = self._all(_LATE_ACCEPT, (state, state, at, state, *_reply_columns(settlement), *key))
+            if moved:
+                claim_no = moved[0][0]
+                self._many(_RECIPIENT, [_recipient_row(key[0], claim_no, each, at) for each in accepted])
+        return Settled.LATE
+
+    def _record_marked(self, marks: Iterable[Mark], now: datetime) -> None:
+        """The fates of the transactions that came before the marked one, in the same attempt."""
+        at = moment(now)
+        self._many(_RECIPIENT, [_recipient_row(m.message_id, m.claim_no, fate, at) for m in marks for fate in m.fates])
+
+    # -- taking back
+
+    def reclaim(self, max_doubts: int, now: datetime) -> list[Reclaimed]:
+        """Take back what runners declared dead were sending; at most RECLAIM_BATCH at a time."""
+        return self._reclaim(self._reclaim_dead, (RECLAIM_BATCH,), max_doubts, now)
+
+    def reclaim_stray(self, message_id: int, claim_no: int, max_doubts: int, now: datetime) -> list[Reclaimed]:
+        """Take back one claim that its own runner knows nothing of (a COMMIT whose acknowledgement was lost)."""
+        return self._reclaim(self._reclaim_stray, (message_id, claim_no), max_doubts, now)
+
+    def _reclaim(self, sql: str, whose: tuple[int, ...], max_doubts: int, now: datetime) -> list[Reclaimed]:
+        at = moment(now)
+        limits = (max_doubts, CRASHES_BEFORE_HELD, max_doubts, DOUBT_HELD, CRASHES_BEFORE_HELD, CRASHES_HELD, at)
+        rows = self._all(sql, (*limits, *whose))
+        self._many(
+            _CLOSE_LOST,
+            [
+                (moment(parse_moment(dot_at)), at, Result.DOUBT if dot_at else Result.LOST, message_id, claim_no)
+                for message_id, claim_no, dot_at, _, _ in rows
+            ],
+        )
+        for message_id, claim_no, dot_at, through, _ in rows:
+            if dot_at is not None:
+                self._record_doubt(message_id, claim_no, through, at)
+        return [Reclaimed(row[0], row[1], row[2] is not None, row[4] == State.HELD) for row in rows]
+
+    def _record_doubt(self, message_id: int, claim_no: int, through: int | None, at: str | None) -> None:
+        """One row for every recipient that the dead runner's last dot covered."""
+        try:
+            message, _ = self._message(message_id)
+            recipients = recipients_of(message)
+        except InvalidMessage:
+            return
+        settled = {position for (position,) in self._all(_SETTLED_POSITIONS, (message_id, claim_no))}
+        self._many(
+            _RECIPIENT,
+            [
+                (message_id, each.position, claim_no, each.address, each.kind, Fate.DOUBT, None, None, _DIED, at)
+                for each in recipients
+                if each.position not in settled and (through is None or each.position <= through)
+            ],
+        )
+
+    def expire(self, now: datetime) -> int:
+        """End what waits past its `expires_at`; at most EXPIRE_BATCH at a time. How many."""
+        at = moment(now)
+        return len(self._all(_EXPIRE, (at, at, EXPIRE_BATCH)))
+
+    def expirable(self, now: datetime) -> bool:
+        """The read probe for `expire`: an UPDATE of no rows would take the write lock."""
+        return bool(self._all(_EXPIRABLE, (moment(now),)))
+
+    def next_expiry(self) -> datetime | None:
+        sql = "SELECT min(expires_at) FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL"
+        return parse_moment(self._all(sql)[0][0])
+
+    def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:
+        at = moment(now)
+        self._many(_OPEN_ATTEMPT, [(each.message_id, each.claim_no, runner, at) for each in claims])
+
+
+_DIED = "the runner died after it had asked to write the dot"
+
+
+def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
+    """A row of CLAIMED, with its sort key in front: RETURNING has no order."""
+    message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first, due_at = row
+    claim = Claim(
+        message_id,
+        claim_no,
+        sender,
+        priority,
+        failures,
+        doubts,
+        crashes,
+        on_doubt,
+        parse_moment(expires_at),
+        parse_moment(first),
+    )
+    return due_at, message_id, claim
+
+
+def as_lane(row: Sequence[Any]) -> Lane:
+    due_at = parse_moment(row[2])
+    assert due_at is not None  # NOT NULL in the schema
+    return Lane(row[0], row[1], due_at)
+
+
+def as_bytes(value: bytes | memoryview | str | None) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return b"" if value is None else bytes(value)
+
+
+def _as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
+    message_id, token, created_at, sender, *texts = columns
+    *headers, return_path, text_body, html_body, raw = texts
+    created = parse_moment(created_at)
+    assert created is not None
+    sender_name, recipients, cc, bcc, reply_to, subject, custom = (_text(each) for each in headers)
+    return Message(
+        id=message_id,
+        token=token,
+        created_at=created.astimezone(UTC),
+        sender=_text(sender),
+        sender_name=sender_name,
+        recipients=recipients,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reply_to,
+        subject=subject,
+        headers=custom,
+        return_path=_text(return_path),
+        text_body=None if text_body is None else _text(text_body),
+        html_body=None if html_body is None else _text(html_body),
+        raw=None if raw is None else as_bytes(raw),
+        attachments=files,
+    )
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """The driver's own error, which has the code; peewee wraps it."""
+    while isinstance(error, peewee.PeeweeException) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
+
+
+def _text(value: Any) -> str:
+    """SQLite columns hold what was put in, whatever their type says."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessage("5.6.0", f"a text column holds bytes that are not UTF-8: {error.reason}") from None
+    return value if isinstance(value, str) else str(value)
+
+
+def _key(settlement: Settlement) -> tuple[int, int]:
+    return settlement.message_id, settlement.claim_no
+
+
+def _reply_columns(settlement: Settlement) -> tuple[int | None, str | None, str | None]:
+    reply = settlement.reply
+    return (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
+
+
+def _settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
+    return (
+        settlement.state,
+        moment(settlement.due_at),
+        settlement.failures,
+        int(settlement.doubted),
+        at if settlement.state in FINAL else None,
+        at,
+        settlement.hold_reason or None,
+        *_reply_columns(settlement),
+        settlement.message_id,
+        settlement.claim_no,
+    )
+
+
+def _attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
+    return (
+        moment(settlement.dot_at),
+        at,
+        settlement.result,
+        settlement.stage,
+        *_reply_columns(settlement),
+        settlement.relay or None,
+        settlement.tls or None,
+        settlement.account or None,
+        settlement.sha256 or None,
+        settlement.message_id,
+        settlement.claim_no,
+    )
+
+
+def _recipient_row(message_id: int, claim_no: int, fate: RecipientFate, at: str | None) -> tuple[Any, ...]:
+    recipient: Recipient = fate.recipient
+    reply = fate.reply
+    words = (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
+    return (message_id, recipient.position, claim_no, recipient.address, recipient.kind, fate.fate, *words, at)

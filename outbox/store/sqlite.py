@@ -1,0 +1,160 @@
+"""The store on SQLite: one file, one writer at a time, one host.
+
+SQLite needs no SKIP LOCKED: there is one writer, and BEGIN IMMEDIATE makes it us. The lock is taken without waiting;
+the clerk waits in its own rhythm, because SQLite's busy handler starves (DESIGN §3.6).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import peewee
+
+from outbox.clock import Clock
+from outbox.core.settlement import Claim
+from outbox.store import Lane, Mark, Pick, TransientError
+from outbox.store.database import connect, sqlite_path
+from outbox.store.presence import absent
+from outbox.store.queue import CLAIMED, SUSPECTS, SqlStore, as_claim, as_lane, moment, origin_of
+
+_LANE = """
+SELECT sender, priority, due_at FROM outbox_delivery
+WHERE state = 'queued' AND (sender, priority) > (?, ?) ORDER BY sender, priority, due_at, message_id LIMIT 1"""
+
+_CLAIM = f"""
+UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
+  dot_at = NULL, dot_through = NULL
+WHERE state = 'queued' AND message_id IN (SELECT message_id FROM outbox_delivery
+  WHERE state = 'queued' AND sender = ? AND priority = ? AND due_at <= ? AND crashes = 0
+  ORDER BY due_at, message_id LIMIT ?)
+RETURNING {CLAIMED}"""
+
+_CLAIM_ONE = f"""
+UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
+  dot_at = NULL, dot_through = NULL
+WHERE message_id = ? AND state = 'queued' AND due_at <= ?
+RETURNING {CLAIMED}"""
+
+_SUSPECTS = f"SELECT {CLAIMED} FROM outbox_delivery WHERE state = 'queued' AND crashes > 0 ORDER BY message_id LIMIT ?"
+
+_MARK = """
+UPDATE outbox_delivery SET dot_at = ?, dot_through = ?
+WHERE message_id = ? AND claim_no = ? AND state = 'sending' RETURNING message_id"""
+
+# The database is busy or unwell, and may be better in a moment. SQLITE_FULL and SQLITE_IOERR are here because a runner
+# does not end for a full disk: what it knows is kept until it can be written.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+_RECONNECT = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL})
+
+
+class SqliteStore(SqlStore):
+    """See `outbox.store.Store`."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url)
+        self._clock = clock
+
+    def open(self) -> None:
+        if self.is_open:
+            return
+        with _translated():
+            self.db = connect(self.url, create=False)
+            self.db.execute_sql("PRAGMA busy_timeout = 0")  # never wait inside SQLite: the clerk waits
+
+    def close(self) -> None:
+        if self.is_open:
+            with suppress(peewee.PeeweeException, sqlite3.Error):
+                self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with _translated():
+            connection = self.db.connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                # A failed COMMIT (disk full) may have ended the transaction by itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with _translated():
+            yield
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def changes(self) -> int | None:
+        """`PRAGMA data_version`: it moves when another connection commits, and not on our own commits."""
+        with _translated():
+            return int(self._all("PRAGMA data_version")[0][0])
+
+    def lanes(self, after: str, limit: int) -> list[Lane]:
+        """One seek a lane. `after` is the last sender of the previous call; a lane's priorities stay together."""
+        found: list[Lane] = []
+        cursor = self.db.connection().cursor()
+        seek = (after, 10)  # beyond every priority of that sender
+        while len(found) < limit:
+            row = cursor.execute(_LANE, seek).fetchone()
+            if row is None:
+                break
+            found.append(as_lane(row))
+            seek = (row[0], row[1])
+        return found
+
+    def suspects(self) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (SUSPECTS,))]
+
+    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        at = moment(now)
+        claims: list[Claim] = []
+        for pick in picks:
+            rows = self._all(_CLAIM, (runner, pick.sender, pick.priority, at, pick.count))
+            claims.extend(claim for _, _, claim in sorted(map(as_claim, rows), key=lambda row: row[:2]))
+        self._open_attempts(runner, claims, now)
+        return claims
+
+    def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
+        claims = [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (runner, message_id, moment(now)))]
+        self._open_attempts(runner, claims, now)
+        return claims
+
+    def absent(self, runners: Sequence[str]) -> list[str]:
+        """The lock file is free: dead."""
+        return absent(Path(sqlite_path(self.url)), runners)
+
+    def mark(self, marks: Sequence[Mark], now: datetime) -> list[bool]:
+        at = moment(now)
+        matched = self._matched(_MARK, [(at, each.through, each.message_id, each.claim_no) for each in marks])
+        self._record_marked((each for each, ok in zip(marks, matched, strict=True) if ok), now)
+        return matched
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The errors that pass, as TransientError; the others as they are."""
+    try:
+        yield
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        code = getattr(origin_of(error), "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _PASSING:
+            raise TransientError(str(error), reconnect=code & 0xFF in _RECONNECT) from error
+        raise
