@@ -79,6 +79,8 @@ class Report:
     dotted      the final dot was, or may have been, written: without a reply to it this is a doubt
     fenced      the dot mark was refused (the claim was lost, or the database did not confirm it): no dot was written
     relay, tls  the peer as ``host[address]:port`` and ``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or empty
+    stale       a reused connection turned out to be gone before the relay answered anything: nothing was tried, and a
+                new connection may take the message at once (`Pool.deliver` does)
     """
 
     stage: Stage
@@ -89,3 +91,4 @@ class Report:
     fenced: bool = False
     relay: str = ""
     tls: str = ""
+    stale: bool = False
