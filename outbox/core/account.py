@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from outbox.core.address import ascii_domain, lane, wildcard
+
 BY_OPERATOR = "operator: "
 """How the reason of a pause begins that a person asked for. No runner lifts, shortens or replaces such a pause."""
 
@@ -76,9 +78,12 @@ class Account:
         host = f"[{self.relay_host}]" if ":" in self.relay_host else self.relay_host
         return f"{host}:{self.relay_port}"
 
+    def is_paused(self, now: datetime) -> bool:
+        return _paused(self.pause_reason, self.paused_until, now)
+
     def blocked(self, now: datetime) -> str:
         """Why nothing of this account may be sent now, in words; empty if it may."""
-        if _paused(self.pause_reason, self.paused_until, now):
+        if self.is_paused(now):
             return f"account {self.name} is paused{_until(self.paused_until)}: {self.pause_reason}"
         if self.breaker_until is not None and now < self.breaker_until:
             return f"relay {self.relay} is left alone{_until(self.breaker_until)}: {self.breaker_reason}"
@@ -97,9 +102,12 @@ class Sender:
     pause_reason: str = ""
     created_at: datetime | None = None
 
+    def is_paused(self, now: datetime) -> bool:
+        return _paused(self.pause_reason, self.paused_until, now)
+
     def blocked(self, now: datetime) -> str:
         """Why nothing from this address may be sent now, in words; empty if it may."""
-        if _paused(self.pause_reason, self.paused_until, now):
+        if self.is_paused(now):
             return f"sender {self.address} is paused{_until(self.paused_until)}: {self.pause_reason}"
         return ""
 
@@ -129,13 +137,15 @@ class Registry:
         self.accounts = {account.name: account for account in accounts}
         self.senders = {sender.address: sender for sender in senders}
 
-    def resolve(self, lane: str) -> Route | None:
+    def resolve(self, email: str) -> Route | None:
         """The route of an address: registered exactly, or through ``*@domain``; None when it is not registered."""
-        address = fold(lane)
-        whole = self.senders.get("*@" + address.rpartition("@")[2])
+        address = fold(email)
+        if address.rpartition("@")[0] in ("", "*"):
+            return None
+        whole = self.senders.get(wildcard(address))
         sender = self.senders.get(address, whole)
         account = self.accounts.get(sender.account) if sender is not None else None
-        if sender is None or account is None or address.startswith("*@"):
+        if sender is None or account is None:
             return None
         beside = whole if whole is not None and whole is not sender and whole.account == sender.account else None
         return Route(account, sender, beside)
@@ -147,19 +157,13 @@ class Registry:
 
 
 def fold(address: str) -> str:
-    """An address as it is compared and registered: ASCII letters in lower case (the database does the same to a lane),
-    the domain in its ASCII form (IDNA), so that ``Ann@Bücher.example`` and ``ann@xn--bcher-kva.example`` are one.
+    """An address as it is registered and compared: a lane with the domain in its ASCII form (IDNA), so that
+    ``Ann@Bücher.example`` and ``ann@xn--bcher-kva.example`` are one.
     """
     local, at, domain = address.rpartition("@")
-    if not domain.isascii():
-        with suppress(UnicodeError):  # not a domain in any alphabet: it stays as it is, and equals only itself
-            domain = domain.encode("idna").decode("ascii")
-    return _ascii_lower(local) + at + _ascii_lower(domain)
-
-
-def _ascii_lower(text: str) -> str:
-    """`str.lower` would also fold 'İ' and 'Ü', which SQLite's lower() leaves alone."""
-    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+    with suppress(ValueError):  # not a domain: it stays as it is, and equals only itself
+        domain = ascii_domain(domain)
+    return lane(local + at + domain)
 
 
 def tripped(failures: int, now: datetime) -> tuple[int, datetime | None]:

@@ -98,8 +98,8 @@ class Outbox(Model):
 class Attachment(Model):
     message_id = BigIntegerField()
     position = IntegerField()
-    filename = TextField(null=True)
-    content_type = TextField(null=True)
+    filename = TextField()
+    content_type = TextField()
     content_id = TextField(null=True)
     content = BytesField()
 
@@ -262,7 +262,7 @@ class Meta(Model):
     """Facts about the database itself: `schema_version`, `database_uuid`."""
 
     key = TextField(primary_key=True)
-    value = TextField(null=True)
+    value = TextField()
 
     class Meta:
         table_name = "outbox_meta"

@@ -1,0 +1,105 @@
+"""Senders in the database: registering addresses to accounts, pausing them.
+
+Every function is statements in the caller's open transaction, and leaves a line in the journal. Reading them is in
+`accounts`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime
+
+from peewee import Database, IntegrityError
+
+from outbox.core.account import BY_OPERATOR, Registry, Sender, fold
+from outbox.core.address import wildcard
+from outbox.errors import Refused
+from outbox.store import tables
+from outbox.store.accounts import account, find_sender, first_line, later, not_by_operator, registry, sender
+from outbox.store.journal import Act, journal
+
+_STORABLE = re.compile(r"[^\x00-\x20\x7f<>,;()@]+@[^\x00-\x20\x7f<>,;()@]+")
+"""What the CHECK of `outbox_sender.address` admits."""
+
+
+def add_sender(db: Database, new: Sender, act: Act) -> None:
+    """Register an address, or ``*@domain``, to an account. Raises Refused when there is no such account, when it is
+    registered already, or when its return path belongs to nobody or to another account.
+    """
+    account(db, new.account)
+    address, return_path = fold(new.address), fold(new.return_path)
+    existing = find_sender(db, address)
+    if existing is not None:
+        raise Refused(
+            f"{address} is registered to account {existing.account} already",
+            hint=f"to change that, first: outbox sender remove {address}",
+        )
+    known = registry(db)
+    with_new = Registry(known.accounts.values(), [*known.senders.values(), Sender(address, new.account)])
+    if return_path and not with_new.allows(new.account, return_path):
+        raise Refused(
+            f"the return path {return_path} is not registered to account {new.account}",
+            hint=f"outbox sender add {return_path} --account {new.account}",
+        )
+    try:
+        _insert(db, replace(new, address=address, return_path=return_path), act)
+    except IntegrityError as error:
+        raise Refused(f"sender {address} cannot be added: {first_line(error)}") from None
+
+
+def remove_sender(db: Database, address: str, act: Act) -> None:
+    """From now on its mail fails, unless ``*@domain`` is registered too. Raises Refused when it is not registered."""
+    found = sender(db, address)
+    tables.Sender.delete().where(tables.Sender.address == found.address).execute(db)
+    journal(db, act, "sender remove", f"sender={found.address}", detail=f"account={found.account}")
+
+
+def pause_sender(
+    db: Database, address: str, reason: str, until: datetime | None, act: Act, *, used: int | None = None
+) -> bool:
+    """Send nothing from this address until `until` (None: until it is resumed). Whether that is in effect now.
+
+    `used`: as in `pause_account`. An address that is only covered by ``*@domain`` gets a registration of its own first,
+    so that one refused address does not stop its whole domain; unless it is one that cannot be stored: then the domain
+    is paused.
+    """
+    row = tables.Sender
+    address = fold(address)
+    current = find_sender(db, address) or find_sender(db, wildcard(address))
+    if used is not None:
+        if current is None or account(db, current.account).credential_version != used:
+            return False
+        until = later(current.paused_until, until) if current.is_paused(act.at) else until
+    elif current is None:
+        raise Refused(f"{address} is not a registered sender", hint="`outbox sender list` shows them")
+    else:
+        reason = BY_OPERATOR + reason
+    if current.address != address and _STORABLE.fullmatch(address):
+        current = replace(current, address=address)
+        _insert(db, current, act)
+    guard = [row.address == current.address] + ([not_by_operator(row)] if used is not None else [])
+    written = row.update(pause_reason=reason, paused_until=until).where(*guard).execute(db)
+    if written and (used is None or not current.is_paused(act.at)):
+        journal(db, act, "sender pause", f"sender={current.address}", detail=reason)
+    return bool(written)
+
+
+def resume_sender(db: Database, address: str, act: Act) -> None:
+    """Raises Refused when it is not registered."""
+    found = sender(db, address)
+    values = {"pause_reason": None, "paused_until": None}
+    tables.Sender.update(values).where(tables.Sender.address == found.address).execute(db)
+    journal(db, act, "sender resume", f"sender={found.address}", detail=found.pause_reason)
+
+
+def _insert(db: Database, new: Sender, act: Act) -> None:
+    row = {
+        "address": new.address,
+        "account": new.account,
+        "display_name": new.display_name or None,
+        "return_path": new.return_path or None,
+        "created_at": act.at,
+    }
+    tables.Sender.insert(row).execute(db)
+    journal(db, act, "sender add", f"sender={new.address}", detail=f"account={new.account}")
