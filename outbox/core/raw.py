@@ -1,0 +1,83 @@
+"""A message that arrives complete (the column `raw`): opaque, but for what may not reach a relay.
+
+    line ends      CRLF, LF and bare CR all become CRLF
+    taken out      Bcc, Resent-Bcc, Return-Path, X-Sender, X-Receiver, and an mbox's first "From " line
+    put in         Date and Message-ID, at the end of the header, where they are missing
+
+Everything else stays as it was, byte for byte: a signature over it still holds. (Parsed and written again by the
+standard library, more than half of a corpus of 414 messages came out different.)
+"""
+
+from __future__ import annotations
+
+import re
+
+from outbox.core.address import Address, parse_header
+from outbox.core.header import split_block, unfolded
+from outbox.core.lines import has_long_line, with_crlf
+
+STRIPPED = frozenset(("bcc", "resent-bcc", "return-path", "x-sender", "x-receiver"))
+
+_EMPTY_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+_MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r\n]*+(?:\r\n|\n|\r)")
+
+Fields = list[tuple[str, bytes]]
+"""Of a header: (name in lower case, the whole field with its line ends)."""
+
+
+def read_fields(raw: bytes) -> Fields:
+    """The header fields of a raw message. Raises ValueError with a sentence."""
+    return _split(raw)[0]
+
+
+def compose_raw(raw: bytes, added: dict[str, str]) -> tuple[bytes, bytes]:
+    """The message as it goes out, as (header with the empty line after it, body).
+
+    `added` are fields to put in where they are missing, by name. Raises ValueError with a sentence. Costs time linear in
+    the size, and one copy of the body where its line ends were not CRLF.
+    """
+    fields, body = _split(raw)
+    body = with_crlf(body)
+    if body and not body.endswith(b"\r\n"):
+        body += b"\r\n"
+    kept = [field for name, field in fields if name not in STRIPPED]
+    present = {name for name, _ in fields}
+    kept += [f"{field}\r\n".encode() for name, field in added.items() if name.lower() not in present]
+    header = b"".join(kept) + b"\r\n"
+    if b"\0" in header or b"\0" in body:
+        raise ValueError("there is a NUL in it")
+    if has_long_line(header) or has_long_line(body):
+        raise ValueError("a line of it is longer than 998 octets")
+    return header, body
+
+
+def addresses_in(fields: Fields, *names: str) -> tuple[Address, ...]:
+    """The addresses in all fields of these (lower-case) names. Raises ValueError with a sentence."""
+    return tuple(address for name, field in fields if name in names for address in parse_header(unfolded(field)))
+
+
+def resent_fields(fields: Fields) -> Fields:
+    """The most recent block of Resent-* fields, which is the first (RFC 5322 §3.6.6): until one of them comes again."""
+    block: Fields = []
+    for name, field in fields:
+        if name.startswith("resent-"):
+            if any(name == seen for seen, _ in block):
+                break
+            block.append((name, field))
+    return block
+
+
+def value_of(fields: Fields, name: str) -> str:
+    """The value of the first field of this (lower-case) name, or ``""``."""
+    return next((unfolded(field) for seen, field in fields if seen == name), "")
+
+
+def _split(raw: bytes) -> tuple[Fields, bytes]:
+    mbox = _MBOX_LINE.match(raw)
+    start = mbox.end() if mbox else 0
+    gap = _EMPTY_LINE.search(raw, start)
+    if gap is None or raw[start : start + 1] in (b"\r", b"\n", b""):
+        raise ValueError("no empty line separates its header from its body")
+    # The body may be large: only the header is split here. The second line end of the gap is not part of it.
+    block = with_crlf(raw[start : gap.end()])
+    return split_block(block[:-2]), raw[gap.end() :]
