@@ -11,7 +11,7 @@ CREATE TABLE outbox_meta (
 );
 
 -- The producer's table: one INSERT is one mail. Immutable, but for the erasure of finished mail (0002_triggers).
--- Four columns are enough: sender, recipients, subject, text_body. '' in an optional text column means the same as NULL.
+-- Four columns are enough: sender, recipients, subject, text_body. '' in an optional text column is the same as NULL.
 CREATE TABLE outbox (
   id          INTEGER PRIMARY KEY
     CONSTRAINT outbox_id_positive CHECK (id > 0),
@@ -32,7 +32,7 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_source_short CHECK (length(source) BETWEEN 1 AND 64),
   priority    INTEGER NOT NULL DEFAULT 5                                -- 0 most urgent … 9
     CONSTRAINT outbox_priority_0_to_9 CHECK (typeof(priority) = 'integer' AND priority BETWEEN 0 AND 9),
-  on_doubt    TEXT NOT NULL DEFAULT 'retry'                             -- silence after the final dot: send again, or hold
+  on_doubt    TEXT NOT NULL DEFAULT 'retry'                             -- silence after the dot: send again, or hold
     CONSTRAINT outbox_on_doubt_retry_or_hold CHECK (on_doubt IN ('retry', 'hold')),
   due_at      TEXT                                                      -- not before; NULL: now
     CONSTRAINT outbox_due_at_real CHECK (due_at IS NULL OR due_at = '' OR (
@@ -187,10 +187,10 @@ CREATE INDEX outbox_delivery_due ON outbox_delivery (sender, priority, due_at, m
 CREATE INDEX outbox_delivery_crashed ON outbox_delivery (message_id) WHERE state = 'queued' AND crashes > 0;
 CREATE INDEX outbox_delivery_leased ON outbox_delivery (lease_owner) WHERE state = 'sending';
 CREATE INDEX outbox_delivery_expiring ON outbox_delivery (expires_at) WHERE state = 'queued' AND expires_at IS NOT NULL;
-CREATE INDEX outbox_delivery_final ON outbox_delivery (final_at) WHERE final_at IS NOT NULL;
+CREATE INDEX outbox_delivery_held ON outbox_delivery (message_id) WHERE state = 'held';
+CREATE INDEX outbox_delivery_ended ON outbox_delivery (final_at) WHERE final_at IS NOT NULL;
 -- Written with OR, so that SQLite also uses it for `state = 'failed'` alone.
-CREATE INDEX outbox_delivery_bad ON outbox_delivery (state, final_at)
-  WHERE state = 'failed' OR state = 'expired' OR state = 'held';
+CREATE INDEX outbox_delivery_bad ON outbox_delivery (state, final_at) WHERE state = 'failed' OR state = 'expired';
 CREATE INDEX outbox_delivery_doubtful ON outbox_delivery (message_id) WHERE doubts > 0;
 
 -- One row a claim, opened in the claim's transaction and closed with the outcome. The late columns take what a stale

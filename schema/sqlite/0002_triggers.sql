@@ -77,7 +77,8 @@ END;
 
 CREATE TRIGGER outbox_attachment_insert BEFORE INSERT ON outbox_attachment
 BEGIN
-  SELECT RAISE(ABORT, 'outbox_attachment: too late, or no such message; insert attachments in the transaction of their mail')
+  SELECT RAISE(ABORT,
+    'outbox_attachment: too late, or no such message; insert attachments in the transaction of their mail')
   WHERE NOT EXISTS (SELECT 1 FROM outbox_delivery
                     WHERE message_id = NEW.message_id AND claim_no = 0 AND state IN ('queued', 'held'));
   SELECT RAISE(ABORT, 'outbox_attachment: this position is taken; rows are immutable')
