@@ -1,0 +1,98 @@
+"""Where a relay is, how to connect to it, and how long to wait for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from outbox.core.outcome import Stage
+from outbox.core.secret import Secret
+
+TLS_MODES = ("implicit", "starttls", "none")
+MECHANISMS = ("auto", "plain", "login")
+
+_NAME = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where and how to connect, as one account says.
+
+    host, port    a name or an address
+    tls           ``implicit`` (from the first octet, port 465), ``starttls`` (required, never optional) or ``none``
+    helo          our name in EHLO: a configured FQDN or address literal, never the machine's guess
+    ca_file       PEM file of the only authorities to trust; empty: the system's
+    mechanism     ``plain``, ``login``, or ``auto``: PLAIN if offered, else LOGIN
+    username      empty: no AUTH
+    max_messages  on one connection, before it is replaced
+    """
+
+    host: str
+    port: int
+    tls: str
+    helo: str = "localhost"
+    ca_file: str = ""
+    mechanism: str = "auto"
+    username: str = ""
+    password: Secret = field(default_factory=Secret)
+    max_messages: int = 100
+
+    def flaw(self) -> str:
+        """What makes these settings unusable, in words, or ``""``. Found before any connection is made."""
+        if self.tls not in TLS_MODES:
+            return f"TLS mode {self.tls!r} is not one of {', '.join(TLS_MODES)}"
+        if self.mechanism not in MECHANISMS:
+            return f"mechanism {self.mechanism!r} is not one of {', '.join(MECHANISMS)}"
+        if not 0 < self.port < 65536:
+            return f"port {self.port} is not between 1 and 65535"
+        if not _NAME.fullmatch(self.helo):
+            return f"EHLO name {self.helo!r} is not a word of ASCII"
+        if "\0" in self.username or "\0" in self.password.reveal():
+            return "the user name or password contains NUL"
+        return _host_flaw(self.host)
+
+
+def _host_flaw(host: str) -> str:
+    try:
+        ascii_name = host.encode("idna").decode()
+    except UnicodeError:
+        ascii_name = ""
+    return "" if _NAME.fullmatch(ascii_name) and not ascii_name.startswith(".") else f"host {host!r} is not a host name"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long to wait for the answer of each stage, in seconds, in total: a relay that trickles gains nothing by it.
+
+    RFC 5321 §4.5.3.2 with Postfix's and our own cuts. `connect` covers DNS too; `body` is for each 64 KiB; `dot` is the
+    RFC's ten minutes, because a shorter wait makes duplicates.
+    """
+
+    connect: float = 30.0
+    banner: float = 60.0
+    ehlo: float = 60.0
+    starttls: float = 30.0
+    tls: float = 30.0
+    auth: float = 60.0
+    mail: float = 120.0
+    rcpt: float = 120.0
+    data: float = 120.0
+    body: float = 180.0
+    dot: float = 600.0
+    rset: float = 10.0
+    quit: float = 2.0
+
+    def by_stage(self) -> dict[Stage, float]:
+        return {
+            Stage.BANNER: self.banner,
+            Stage.EHLO: self.ehlo,
+            Stage.STARTTLS: self.starttls,
+            Stage.AUTH: self.auth,
+            Stage.MAIL: self.mail,
+            Stage.RCPT: self.rcpt,
+            Stage.DATA: self.data,
+            Stage.BODY: self.body,
+            Stage.DOT: self.dot,
+            Stage.RSET: self.rset,
+            Stage.QUIT: self.quit,
+        }

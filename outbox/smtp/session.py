@@ -1,0 +1,108 @@
+"""What one SMTP session knows, and the small steps its conversation is made of.
+
+A conversation is a generator of *actions*: it yields what is to be done (`Say`, `SECURE`, `Body`) and is sent what came
+of it, a complete reply (`Reading`) or None. It ends by returning a `Report`, or None when it went well and has nothing
+to report. A broken connection is thrown into it as a `Fault`. So the rules of SMTP are written top to bottom, without
+sockets, tasks or clocks; `dialogue.Dialogue` turns octets into replies for it, `connection.Connection` does the I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import lru_cache
+from typing import NamedTuple
+
+from outbox.core.outcome import Report, Stage
+from outbox.core.reply import Reading, Reply, reply
+from outbox.smtp.features import Features
+from outbox.smtp.relay import Relay
+
+
+class Say(NamedTuple):
+    """Write `octets` (perhaps none), then wait for one reply, as long as `stage` allows."""
+
+    octets: bytes
+    stage: Stage
+
+
+class Secure(NamedTuple):
+    """Begin TLS."""
+
+
+class Body(NamedTuple):
+    """Write `content`; ask for the dot mark when little is left; go on when all is written and the mark was given.
+
+    A reply that arrives before that is sent into the conversation instead of None: the relay gave up on the body.
+    """
+
+    content: bytes
+
+
+class Done(NamedTuple):
+    """The conversation is over."""
+
+    report: Report | None
+
+
+SECURE = Secure()
+
+Action = Say | Secure | Body
+Sent = Reading | None
+Steps = Generator[Action, Sent, Report | None]
+
+
+class Fault(Exception):  # noqa: N818 (the word of `Report.fault`)
+    """The connection cannot go on: closed, silent, or not speaking SMTP. `str()` is for people."""
+
+
+class Fenced(Fault):
+    """We ourselves may not go on: the dot mark was not given."""
+
+
+_words = lru_cache(maxsize=256)(reply)  # a busy relay says the same four things for every message
+
+
+class Session:
+    """State of one connection, shared by its conversations.
+
+    usable   another transaction may begin on it (after RSET, where `dirty`)
+    dirty    the last transaction did not end with a 2yz to its dot
+    broken   in the middle of something: not even QUIT can be said
+    bare     the relay refused optional parameters of MAIL: no more of them
+    """
+
+    def __init__(self, relay: Relay, *, loopback: bool = False, relay_name: str = "") -> None:
+        self.relay = relay
+        self.loopback = loopback
+        self.relay_name = relay_name
+        self.tls_name = ""
+        self.encrypted = False
+        self.features = Features()
+        self.stage = Stage.BANNER
+        self.usable = True
+        self.dirty = False
+        self.broken = False
+        self.bare = False
+        self.transactions = 0
+        self.heard = 0  # replies of the present conversation
+
+    def ask(self, octets: bytes, stage: Stage) -> Generator[Action, Sent, Reply]:
+        """Say something and hear the answer."""
+        self.stage = stage
+        return self.hear((yield Say(octets, stage)))
+
+    def hear(self, reading: Sent) -> Reply:
+        assert reading is not None, "only Body and SECURE are answered with None"
+        self.heard += 1
+        if reading.code == 421:  # closing, whatever it was the answer to
+            self.usable, self.broken = False, True
+        return _words(reading)
+
+    def report(self, stage: Stage, reply: Reply | None = None, fault: str = "") -> Report:
+        """Where it ended, and why; with the names of the peer."""
+        return Report(stage, reply, fault, relay=self.relay_name, tls=self.tls_name)
+
+
+def ours(code: int, status: str, why: str) -> Reply:
+    """A refusal that no relay said."""
+    return Reply(code, status, f"not sent, says Outbox: {why}")

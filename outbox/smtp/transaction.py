@@ -1,0 +1,284 @@
+"""One mail transaction: MAIL, RCPT…, DATA, the body, the dot (RFC 5321 §3.3), and what each answer leads to.
+
+    unfit for this relay ──► a refusal of our own, nothing is said
+    MAIL RCPT… DATA          in one write where PIPELINING is offered (RFC 2920), one by one otherwise
+    body                     with the dot mark; a reply before its end is definite: not accepted
+    dot                      2yz accepted; 4yz and 5yz definite; anything else is a doubt
+
+Every way out before the dot closes without it, and a message without its dot is not accepted by anybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from outbox.core.outcome import Envelope, Report, Stage
+from outbox.core.reply import Reply
+from outbox.smtp.session import Action, Body, Fault, Fenced, Sent, Session, Steps, ours
+
+if TYPE_CHECKING:
+    from outbox.core.render import Rendered
+
+MAX_UNANSWERED = 4096
+"""Octets of pipelined commands without an answer: more could fill both windows and stop both sides (Postfix)."""
+
+_PARAMETERS_REFUSED = frozenset({501, 504, 555})
+_REUSE_REFUSED = frozenset({*range(500, 510), 555})
+"""We have said something wrong, and say no more on this connection (Postfix `smtp_check_code`)."""
+
+# What may stand between the angle brackets without ending them: neither a command nor a parameter can be smuggled in.
+_PLAIN = r'[^\x00-\x20\x7f<>"\ud800-\udfff]+'
+_QUOTED = r'"(?:[^"\\\x00-\x1f\x7f\ud800-\udfff]|\\[ -~])*"'
+_ADDRESS = re.compile(f"(?:{_QUOTED}|{_PLAIN})@{_PLAIN}")
+
+
+def transaction(session: Session, envelope: Envelope, message: Rendered) -> Generator[Action, Sent, Report]:
+    """Send one message. Always returns a Report."""
+    return _Transaction(session, envelope, message).run()
+
+
+def reset(session: Session) -> Steps:
+    """RSET: the end of a failed transaction, and the question whether a connection is still there. None when it is."""
+    try:
+        answer = yield from session.ask(b"RSET\r\n", Stage.RSET)
+    except Fault as fault:
+        session.usable, session.broken = False, True
+        return replace(session.report(Stage.RSET, fault=str(fault)), stale=True)
+    if answer.code == 250:
+        session.dirty = False
+        return None
+    session.usable = False
+    return replace(session.report(Stage.RSET, answer), stale=True)
+
+
+def leave(session: Session) -> Steps:
+    """QUIT. Whatever comes of it changes nothing."""
+    session.usable = False
+    try:
+        yield from session.ask(b"QUIT\r\n", Stage.QUIT)
+    except Fault:
+        session.broken = True
+    return None
+
+
+def content_flaw(content: bytes) -> str:
+    """Why these octets must not be sent as a message, in words, or ``""``: a bare CR or LF, or a NUL, that some relay
+    may take for a line end is how a second message is smuggled into this one (CVE-2023-51764, -51765, -51766).
+    """
+    line_ends = content.count(b"\r\n")
+    if content.count(b"\n") != line_ends or content.count(b"\r") != line_ends:
+        return "its lines do not all end in CRLF"
+    return "it contains NUL" if b"\0" in content else ""
+
+
+def stuffed(content: bytes) -> bytes:
+    """`content` with its leading dots doubled (RFC 5321 §4.5.2), and with CRLF at its end."""
+    content = content.replace(b"\r\n.", b"\r\n..")
+    if content.startswith(b"."):
+        content = b"." + content
+    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+
+
+_Command = tuple[bytes, Stage, int]
+"""The octets, the stage their answer belongs to, and the recipient's position."""
+
+
+class _Transaction:
+    """`answers` to RCPT, by position; `mail` and `data`, the answers to those; `dotted` once the dot may be written."""
+
+    __slots__ = ("answers", "data", "dotted", "envelope", "mail", "message", "reused", "session")
+
+    def __init__(self, session: Session, envelope: Envelope, message: Rendered) -> None:
+        self.session, self.envelope, self.message = session, envelope, message
+        self.answers: list[Reply | None] = [None] * len(envelope.recipients)
+        self.mail: Reply | None = None
+        self.data: Reply | None = None
+        self.dotted = False
+        self.reused = session.transactions > 0
+
+    def run(self) -> Generator[Action, Sent, Report]:
+        session = self.session
+        session.heard = 0
+        try:
+            report = self._refused_here() or (yield from self._introduction()) or (yield from self._content())
+        except Fault as fault:
+            session.usable, session.broken = False, True
+            report = self._report(session.stage, fault=str(fault), fenced=isinstance(fault, Fenced))
+        if any(reply is not None and reply.code in _REUSE_REFUSED for reply in (report.reply, *report.recipients)):
+            session.usable = False
+        return report
+
+    def _report(self, stage: Stage, reply: Reply | None = None, fault: str = "", *, fenced: bool = False) -> Report:
+        session = self.session
+        unheard = session.heard == 0 if fault else session.heard == 1 and reply is not None and reply.code == 421
+        return Report(
+            stage,
+            reply,
+            fault,
+            recipients=tuple(self.answers),
+            dotted=self.dotted,
+            fenced=fenced,
+            relay=session.relay_name,
+            tls=session.tls_name,
+            stale=self.reused and unheard,
+        )
+
+    def _refused_here(self) -> Report | None:
+        """What this relay cannot take is refused before a word is said."""
+        refusal = self._unfit()
+        if refusal is not None:
+            return self._report(Stage.MAIL, refusal)
+        self.answers = [self._unspeakable(address) for address in self.envelope.recipients]
+        return None if None in self.answers else self._report(Stage.RCPT, self.answers[0] if self.answers else _NOBODY)
+
+    def _unfit(self) -> Reply | None:
+        features, message, return_path = self.session.features, self.message, self.envelope.return_path
+        flaw = content_flaw(message.data)
+        if flaw:
+            return ours(554, "5.6.0", flaw)
+        if return_path and not _ADDRESS.fullmatch(return_path):
+            return ours(554, "5.1.7", "the return path cannot be said in SMTP")
+        if message.eight_bit and not features.eight_bit:
+            return ours(554, "5.6.3", "it has 8-bit content, and the relay does not offer 8BITMIME")
+        if not features.smtputf8 and (message.smtputf8 or not return_path.isascii()):
+            return ours(554, "5.6.7", "it needs SMTPUTF8, and the relay does not offer it")
+        if features.size and len(message.data) > features.size:
+            return ours(554, "5.3.4", f"it has {len(message.data)} octets, and the relay takes {features.size}")
+        return None
+
+    def _unspeakable(self, address: str) -> Reply | None:
+        if not _ADDRESS.fullmatch(address):
+            return ours(553, "5.1.3", "the address cannot be said in SMTP")
+        if not address.isascii() and not self.session.features.smtputf8:
+            return ours(553, "5.6.7", "the address needs SMTPUTF8, and the relay does not offer it")
+        return None
+
+    def _introduction(self) -> Steps:
+        """Up to the 354. None when the relay waits for the body and at least one recipient will get it."""
+        self.session.transactions += 1
+        self.session.dirty = True
+        askable = [position for position, answer in enumerate(self.answers) if answer is None]
+        sizable = self.session.features.size is not None and not self.session.bare
+        report = yield from self._commands(self._mail_command(sized=sizable), askable)
+        if sizable and self.mail is not None and self.mail.code in _PARAMETERS_REFUSED and not self.session.broken:
+            self.session.bare = True
+            self.mail = self.data = None
+            report = yield from self._commands(self._mail_command(sized=False), askable)
+        return report
+
+    def _mail_command(self, *, sized: bool) -> bytes:
+        message, envelope = self.message, self.envelope
+        command = b"MAIL FROM:<" + envelope.return_path.encode() + b">"
+        if sized:
+            command += b" SIZE=%d" % len(message.data)
+        if message.eight_bit:
+            command += b" BODY=8BITMIME"
+        if self.session.features.smtputf8 and (
+            message.smtputf8 or not "".join((envelope.return_path, *envelope.recipients)).isascii()
+        ):
+            command += b" SMTPUTF8"
+        return command + b"\r\n"
+
+    def _commands(self, mail: bytes, askable: list[int]) -> Steps:
+        recipients = self.envelope.recipients
+        commands: list[_Command] = [(mail, Stage.MAIL, -1)]
+        commands += [(b"RCPT TO:<" + recipients[each].encode() + b">\r\n", Stage.RCPT, each) for each in askable]
+        commands.append((b"DATA\r\n", Stage.DATA, -1))
+        for group in _groups(commands, MAX_UNANSWERED if self.session.features.pipelining else 0):
+            if group[0][1] is Stage.DATA and not self._has_recipient():
+                break
+            octets = b"".join([command for command, _, _ in group])
+            for _, stage, position in group:
+                answer = yield from self.session.ask(octets, stage)
+                octets = b""
+                self._note(stage, position, answer)
+                if answer.code == 421:
+                    return self._closing(stage, answer)
+            if not self._is_mail_accepted():
+                break
+        return (yield from self._conclusion())
+
+    def _note(self, stage: Stage, position: int, answer: Reply) -> None:
+        if stage is Stage.DATA:
+            self.data = answer
+        elif answer.intermediate:
+            raise Fault(f"{answer.code} is no answer to {stage.upper()}: {answer.text}")
+        elif stage is Stage.MAIL:
+            self.mail = answer
+        elif self._is_mail_accepted():  # else its refusal is only the echo of MAIL's
+            self.answers[position] = answer
+
+    def _is_mail_accepted(self) -> bool:
+        return self.mail is not None and self.mail.positive
+
+    def _has_recipient(self) -> bool:
+        return any(answer is not None and answer.positive for answer in self.answers)
+
+    def _closing(self, stage: Stage, answer: Reply) -> Report:
+        if self.mail is not None and not self.mail.positive:
+            return self._report(Stage.MAIL, self.mail)
+        return self._report(stage, answer)
+
+    def _conclusion(self) -> Steps:
+        """What the answers to MAIL, RCPT and DATA come to. None when the relay waits for the body."""
+        session, mail, data = self.session, self.mail, self.data
+        waiting = data is not None and data.code == 354
+        if mail is None or not mail.positive:
+            if waiting:  # for whom? Only closing is certain to deliver nothing
+                session.usable, session.broken = False, True
+            return self._report(Stage.MAIL, mail)
+        if not self._has_recipient():
+            if waiting:
+                yield from self._nothing()
+            return self._report(Stage.RCPT, next(filter(None, self.answers)))
+        if waiting:
+            return None
+        assert data is not None
+        if data.positive or data.intermediate:
+            raise Fault(f"{data.code} is no answer to DATA: {data.text}")
+        return self._report(Stage.DATA, data)
+
+    def _nothing(self) -> Generator[Action, Sent, None]:
+        """The relay waits for a message to nobody: a lone dot, and its answer means nothing (RFC 2920 §3.1)."""
+        try:
+            yield from self.session.ask(b".\r\n", Stage.DOT)
+        except Fault:
+            self.session.usable, self.session.broken = False, True
+
+    # ---------------------------------------------------------------- the body and the dot
+
+    def _content(self) -> Generator[Action, Sent, Report]:
+        session = self.session
+        session.stage = Stage.BODY
+        early = yield Body(stuffed(self.message.data))
+        if early is not None:
+            answer = session.hear(early)
+            session.usable, session.broken = False, True
+            if answer.positive or answer.intermediate:  # whatever it answers, it cannot be this message
+                raise Fault(f"{answer.code} before the end of the message: {answer.text}")
+            return self._report(Stage.BODY, answer)
+        self.dotted = True
+        answer = yield from session.ask(b".\r\n", Stage.DOT)
+        if answer.intermediate:
+            raise Fault(f"{answer.code} is no answer to the end of the message: {answer.text}")
+        session.dirty = not answer.positive
+        return self._report(Stage.DOT, answer)
+
+
+_NOBODY = ours(554, "5.1.3", "it has no recipients")
+
+
+def _groups(commands: Iterable[_Command], limit: int) -> Iterator[list[_Command]]:
+    """Commands to be written together: at most `limit` octets, at least one command."""
+    group: list[_Command] = []
+    octets = 0
+    for command in commands:
+        if group and octets + len(command[0]) > limit:
+            yield group
+            group, octets = [], 0
+        group.append(command)
+        octets += len(command[0])
+    yield group
