@@ -1,0 +1,139 @@
+"""Hand over mail: INSERT it on the application's own connection, inside the application's own transaction.
+
+    with connection:                                     # sqlite3, psycopg, or a peewee Database
+        connection.execute("UPDATE orders SET …")
+        enqueue(connection, Mail(sender="shop@example.com", to="ann@example.net", subject="Order 7", text="Thanks"))
+
+The mail exists when that transaction commits, and never existed when it rolls back. `drivers.py` knows the connections,
+and says when a statement of ours surrounds the INSERTs (attachments outside of any transaction, or on SQLite).
+
+The statements also run as `outbox_app` of schema/postgres/roles.sql, who may INSERT content and SELECT only id and
+dedup_key. What the database refuses is raised as the driver's own exception (sqlite3.IntegrityError, psycopg.errors.…,
+peewee.IntegrityError), unchanged, because the application knows those; what is wrong with a mail by itself was already
+raised by `Mail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from outbox.drivers import Dialect, PeeweeDatabase, Row, async_driver_for, driver_for
+from outbox.mail import Mail
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import psycopg
+
+    Connection: TypeAlias = sqlite3.Connection | psycopg.Connection[Any] | PeeweeDatabase
+    AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+else:
+    Connection = AsyncConnection = Any  # whoever asks for the hints at run time may not have these drivers
+
+
+def enqueue(connection: Connection, mail: Mail) -> int | None:
+    """Insert `mail` in the transaction of `connection`. Returns its id, or None when its `dedup_key` is already there.
+
+    The id is the one of `outbox show ID`; until you commit, it is only yours. Where another transaction has inserted
+    the same `dedup_key` and not yet ended, PostgreSQL waits for it.
+
+    Raises: TypeError for a connection or mail of another kind; the driver's exceptions.
+    """
+    return enqueue_many(connection, (mail,))[0]
+
+
+async def aenqueue(connection: AsyncConnection, mail: Mail) -> int | None:
+    """`enqueue` for an asynchronous connection: the same statements, results and exceptions."""
+    driver = async_driver_for(connection)
+    load = _load((mail,), driver.dialect)
+    async with driver.together(connection, load.many):
+        ids = await driver.insert(connection, load.sql, load.rows)
+        if attached := load.attached(ids):
+            await driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    return ids[0]
+
+
+def enqueue_many(connection: Connection, mails: Iterable[Mail]) -> list[int | None]:
+    """Insert all of `mails`, in order, or none. Returns what `enqueue` would for each; the second mail with the same
+    `dedup_key` is None.
+
+    psycopg sends them in one pipeline: two round trips for a batch with attachments. SQLite has no round trips; a
+    peewee Database on PostgreSQL makes one for each row.
+
+    Raises: as `enqueue`.
+    """
+    if isinstance(connection, Mail):
+        raise TypeError("the connection comes first: enqueue(connection, mail)")
+    driver, connection = driver_for(connection)
+    load = _load(mails, driver.dialect)
+    if not load.rows:
+        return []
+    with driver.together(connection, load.many):
+        ids = driver.insert(connection, load.sql, load.rows)
+        if attached := load.attached(ids):
+            driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """One INSERT, its rows, and the attachments of each row (without the message's id)."""
+
+    sql: str
+    rows: list[Row]
+    attachments: list[list[Row]]
+    many: bool  # more than one statement: they must be held together
+
+    def attached(self, ids: Sequence[int | None]) -> list[Row]:
+        """The rows of outbox_attachment, for those mails that were inserted."""
+        return [
+            (message_id, *row)
+            for message_id, rows in zip(ids, self.attachments, strict=True)
+            if message_id is not None
+            for row in rows
+        ]
+
+
+def _load(given: Iterable[object], dialect: Dialect) -> _Load:
+    mails = [_checked(mail) for mail in given]
+    filled = [mail.columns() for mail in mails]
+    columns = tuple(dict.fromkeys(column for values in filled for column in values))
+    rows: list[Row] = [(*(dialect.value(values.get(column)) for column in columns), "python") for values in filled]
+    attachments: list[list[Row]] = [
+        [
+            (position, file.filename, file.content_type, file.content_id or None, file.content)
+            for position, file in enumerate(mail.attachments)
+        ]
+        for mail in mails
+    ]
+    return _Load(_mail_sql(dialect, columns), rows, attachments, many=len(mails) > 1 or any(attachments))
+
+
+def _checked(mail: object) -> Mail:
+    if isinstance(mail, Mail):
+        return mail
+    kind = f"{type(mail).__module__}.{type(mail).__qualname__}"
+    hint = "; Mail.from_message() makes one of it" if hasattr(mail, "as_bytes") else ""
+    raise TypeError(f"this takes an outbox.Mail, not {kind}{hint}")
+
+
+@lru_cache(maxsize=256)
+def _mail_sql(dialect: Dialect, columns: tuple[str, ...]) -> str:
+    """The INSERT of one mail. Only a mail with a `dedup_key` may find that it is there already; any other conflict is
+    an error. ON CONFLICT is bare: naming the column fails on a partial index, and asks for rights on it.
+    """
+    names = (*columns, "source")
+    sql = f"INSERT INTO outbox ({', '.join(names)}) VALUES ({', '.join(map(dialect.parameter, names))})"  # noqa: S608
+    if "dedup_key" in columns:
+        sql += " ON CONFLICT DO NOTHING"
+    return sql + " RETURNING id" if dialect.returning else sql
+
+
+@lru_cache(maxsize=16)
+def _attachment_sql(dialect: Dialect) -> str:
+    columns = ("message_id", "position", "filename", "content_type", "content_id", "content")
+    markers = ", ".join(dialect.marker for _ in columns)
+    return f"INSERT INTO outbox_attachment ({', '.join(columns)}) VALUES ({markers})"  # noqa: S608
