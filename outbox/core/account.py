@@ -9,6 +9,7 @@ An address that does not resolve is not ours to send from: its mail fails, so th
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from outbox.core.address import ascii_domain, lane, wildcard
 
 BY_OPERATOR = "operator: "
 """How the reason of a pause begins that a person asked for. No runner lifts, shortens or replaces such a pause."""
+
+_RELAY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\s\[\]]+))(?::([0-9]{1,5}))?")
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
 
 BREAKER_THRESHOLD = 5
 BREAKER_FIRST = timedelta(seconds=30)
@@ -41,6 +45,9 @@ class Mechanism(StrEnum):
     AUTO = "auto"
     PLAIN = "plain"
     LOGIN = "login"
+
+
+_PORTS = {Tls.IMPLICIT: 465, Tls.STARTTLS: 587, Tls.NONE: 25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +182,23 @@ def tripped(failures: int, now: datetime) -> tuple[int, datetime | None]:
         return count, None
     doublings = min(count - BREAKER_THRESHOLD, 16)
     return count, now + min(BREAKER_FIRST * 2**doublings, BREAKER_CEILING)
+
+
+def parse_relay(text: str, tls: Tls) -> tuple[str, int]:
+    """``smtp.example.com:587``, ``[::1]:25``, or a host alone, whose port then is the usual one: 465 for implicit TLS,
+    587 for STARTTLS, 25 without TLS. Raises ValueError with a sentence.
+    """
+    match = _RELAY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not HOST:PORT; an IPv6 address is written [::1]:25")
+    literal, name, digits = match.groups()
+    port = int(digits) if digits else _PORTS[tls]
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 1 and 65535")
+    if literal is not None:
+        return str(ipaddress.IPv6Address(literal)), port
+    # Names that only a local resolver knows may have an underscore (containers do); everything else is a domain name.
+    return (name if _LOCAL_NAME.fullmatch(name) else ascii_domain(name)).lower(), port
 
 
 def is_loopback(host: str) -> bool:

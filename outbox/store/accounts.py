@@ -92,15 +92,16 @@ def later(one: datetime | None, other: datetime | None) -> datetime | None:
 # ---- accounts
 
 
-def add_account(db: Database, new: Account, act: Act) -> None:
+def check_new(db: Database, new: Account) -> None:
     """Raises Refused when the name is taken, or when the password would leave this machine in clear text."""
-    if new.username and not may_log_in(new.tls, new.relay_host):
-        raise Refused(
-            f"account {new.name}: a password is not sent to {new.relay} without TLS",
-            hint="use --tls starttls or --tls implicit; only a relay on this machine may do without",
-        )
+    _refuse_clear_text(new)
     if _exists(db, tables.Account, tables.Account.name == new.name):
         raise Refused(f"there is an account {new.name} already", hint=f"outbox account show {new.name}")
+
+
+def add_account(db: Database, new: Account, act: Act) -> None:
+    """Raises Refused as `check_new` does."""
+    check_new(db, new)
     row = {
         "name": new.name,
         "relay_host": new.relay_host,
@@ -123,7 +124,7 @@ def add_account(db: Database, new: Account, act: Act) -> None:
     journal(db, act, "account add", f"account={new.name}", detail=f"{new.relay} tls={new.tls}")
 
 
-def remove_account(db: Database, name: str, act: Act) -> None:
+def check_removable(db: Database, name: str) -> None:
     """Raises Refused while it has senders: their mail would fail without anybody having said so."""
     account(db, name)
     registered = [each.address for each in senders(db, name)]
@@ -131,8 +132,13 @@ def remove_account(db: Database, name: str, act: Act) -> None:
         more = f" and {len(registered) - 3} more" if len(registered) > 3 else ""
         raise Refused(
             f"account {name} still has senders: {', '.join(registered[:3])}{more}",
-            hint=f"outbox sender remove {registered[0]}",
+            hint=f"outbox sender remove '{registered[0]}'",
         )
+
+
+def remove_account(db: Database, name: str, act: Act) -> None:
+    """Raises Refused as `check_removable` does."""
+    check_removable(db, name)
     try:
         tables.Account.delete().where(tables.Account.name == name).execute(db)
     except IntegrityError:
@@ -262,6 +268,14 @@ def _sender(row: dict[str, Any]) -> Sender:
 
 def _sender_columns() -> list[Any]:
     return [column.alias(f"s_{column.name}") for column in tables.Sender._meta.sorted_fields]
+
+
+def _refuse_clear_text(of: Account) -> None:
+    if of.username and not may_log_in(of.tls, of.relay_host):
+        raise Refused(
+            f"account {of.name}: a password is not sent to {of.relay} without TLS",
+            hint="use TLS mode starttls or implicit; only a relay on this machine may do without",
+        )
 
 
 def _exists(db: Database, table: type[Any], *conditions: Expression) -> bool:

@@ -1,0 +1,338 @@
+"""``outbox account …``: relays and logins.
+
+A password comes from a prompt, standard input or a file; it is never an argument, where `ps` and the shell's history
+show it, and never printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outbox.cli import output
+from outbox.cli.session import confirm, password, session_of
+from outbox.core.account import Account, Mechanism, Tls, parse_relay
+from outbox.core.units import parse_duration
+from outbox.errors import Refused
+
+if TYPE_CHECKING:
+    from outbox.core.outcome import Report
+    from outbox.smtp.connection import Relay
+    from outbox.vault import Vault
+
+app = typer.Typer(help="Relays and logins, and the pauses of each.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="The account's name.")]
+Username = Annotated[str, typer.Option("--username", help="Log in with this name; the password is asked for.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")]
+FromFile = Annotated[
+    Path | None, typer.Option("--password-file", metavar="FILE", help="Read the password from a file.")
+]
+
+TEST_FAILED = 7
+
+
+@app.command()
+def add(
+    ctx: typer.Context,
+    name: Name,
+    relay: Annotated[str, typer.Option("--relay", metavar="HOST:PORT", help="smtp.example.com:587, [::1]:25")],
+    tls: Annotated[Tls, typer.Option("--tls", help="implicit (465), starttls (587), none (on this machine only).")],
+    username: Username = "",
+    password_stdin: FromStdin = False,
+    password_file: FromFile = None,
+    mechanism: Annotated[Mechanism, typer.Option("--mechanism", help="How to log in.")] = Mechanism.AUTO,
+    connections: Annotated[int, typer.Option("--connections", min=1, max=100, help="At a time, by one runner.")] = 3,
+    messages: Annotated[int, typer.Option("--messages", min=1, max=100_000, help="Over one connection.")] = 100,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="PEM file of the only authorities to trust.")
+    ] = None,
+) -> None:
+    """Add an account: a relay, and how to log in to it. With --username, its password is sealed and stored."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    new = Account(
+        _name(name),
+        *_relay(relay, tls),
+        tls,
+        mechanism,
+        username,
+        ca_file=str(_existing(ca_file)) if ca_file is not None else "",
+        max_connections=connections,
+        max_messages=messages,
+    )
+    if (password_stdin or password_file) and not username:
+        raise typer.BadParameter("a password needs a --username")
+    with session.database() as db:
+        accounts.check_new(db, new)
+        if username:
+            vault = session.vault  # before anybody types a password in vain
+            text = password(_prompt(new), from_stdin=password_stdin, from_file=password_file)
+            new = _sealed(new, vault, text)
+        with db.atomic():
+            accounts.add_account(db, new, session.act())
+    output.say(
+        f"added account {new.name}: {new.relay} ({new.tls})" + (f", logging in as {username}" if username else "")
+    )
+    output.note(f"next: outbox account test {new.name}; outbox sender add ADDRESS --account {new.name}")
+
+
+@app.command("list")
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the accounts, and why any of them may not send."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db:
+        known = accounts.registry(db)
+    now = session.clock.now()
+    found = sorted(known.accounts.values(), key=lambda each: each.name)
+    registered = {each.name: [s.address for s in known.senders.values() if s.account == each.name] for each in found}
+    if as_json:
+        output.show_json([_facts(each, sorted(registered[each.name]), now) for each in found])
+        return
+    output.show_table(
+        ("name", "relay", "tls", "login", "senders", "state"),
+        [
+            (each.name, each.relay, each.tls, each.username, len(registered[each.name]), each.blocked(now) or "ready")
+            for each in found
+        ],
+        empty="there are no accounts; outbox account add NAME --relay HOST:PORT --tls starttls --username USER",
+    )
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show one account: everything but its password."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db:
+        found = accounts.account(db, name)
+        senders = [each.address for each in accounts.senders(db, name)]
+    now = session.clock.now()
+    if as_json:
+        output.show_json(_facts(found, senders, now))
+        return
+    output.show_record(
+        {
+            "name": found.name,
+            "relay": found.relay,
+            "tls": found.tls,
+            "login": found.username,
+            "mechanism": found.mechanism,
+            "password": f"sealed with key {found.key_id}" if found.secret else "none",
+            "password version": found.credential_version,
+            "authorities": found.ca_file or "the system's",
+            "connections": found.max_connections,
+            "messages per connection": found.max_messages,
+            "state": found.blocked(now) or "ready",
+            "relay failures": found.breaker_failures,
+            "created": found.created_at,
+            "senders": senders,
+        }
+    )
+
+
+@app.command()
+def set_password(
+    ctx: typer.Context,
+    name: Name,
+    username: Username = "",
+    password_stdin: FromStdin = False,
+    password_file: FromFile = None,
+) -> None:
+    """Store a new password for the account as it is now, and lift a pause that the old one caused."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db:
+        found = accounts.account(db, name)
+        changed = replace(found, username=username or found.username)
+        if not changed.username:
+            raise Refused(f"account {name} has no login", hint=f"outbox account set-password {name} --username USER")
+        vault = session.vault
+        changed = _sealed(
+            changed, vault, password(_prompt(changed), from_stdin=password_stdin, from_file=password_file)
+        )
+        with db.atomic():
+            accounts.set_password(db, changed, session.act())
+        still = accounts.account(db, name).blocked(session.clock.now())
+    # Where it will be sent is said again: it is how one notices that somebody has changed the relay.
+    output.say(f"stored the password of {changed.username} at {changed.relay} ({changed.tls}) for account {name}")
+    if still:
+        output.note(f"{still}; to lift that: outbox account resume {name}")
+
+
+@app.command("test")
+def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Connect, secure and log in, without sending anything. Ends with 7 if the relay, or the way to it, says no."""
+    import asyncio
+
+    from outbox.core.secret import Secret
+    from outbox.smtp.connection import Relay
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db:
+        found = accounts.account(db, name)
+    secret = session.vault.open_account(found) if found.secret else Secret()
+    relay = Relay(
+        host=found.relay_host,
+        port=found.relay_port,
+        tls=found.tls,
+        helo=session.config.helo,
+        ca_file=found.ca_file,
+        mechanism=found.mechanism,
+        username=found.username,
+        password=secret,
+    )
+    report, peer, security = asyncio.run(_try(relay))
+    words = "" if report is None else str(report.reply) if report.reply is not None else report.fault
+    stage = "" if report is None else str(report.stage)
+    if as_json:
+        facts = {"account": name, "ok": report is None, "relay": peer, "tls": security, "stage": stage, "reply": words}
+        output.show_json(facts)
+    elif report is None:
+        login = f"logged in as {found.username}" if found.username else "no login"
+        output.say(f"account {name} works: {peer}, {security or 'no TLS'}, {login}")
+    if report is not None:
+        output.note(f"error: account {name}: {stage}: {output.cell(words)}")
+        if stage == "auth":
+            output.note(f"hint: outbox account set-password {name}")
+        raise typer.Exit(TEST_FAILED)
+
+
+@app.command()
+def pause(
+    ctx: typer.Context,
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="For the others, and for the journal.")] = "paused",
+    duration: Annotated[str, typer.Option("--for", metavar="TIME", help="Such as 2h; else until `resume`.")] = "",
+) -> None:
+    """Send nothing through this account; its mail waits."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    until = until_of(duration, session.clock.now())
+    with session.database() as db, db.atomic():
+        accounts.pause_account(db, name, reason, until, session.act())
+    output.say(f"paused account {name}" + (f" until {output.cell(until)}" if until else ""))
+
+
+@app.command()
+def resume(ctx: typer.Context, name: Name) -> None:
+    """Lift every pause of the account, and try its relay at once."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db, db.atomic():
+        accounts.resume_account(db, name, session.act())
+    output.say(f"resumed account {name}")
+
+
+@app.command()
+def remove(
+    ctx: typer.Context, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Remove an account and its password. Refused while it has senders."""
+    from outbox.store import accounts
+
+    session = session_of(ctx)
+    with session.database() as db:
+        accounts.check_removable(db, name)
+        confirm(f"Remove account {name} and its password?", yes=yes)
+        with db.atomic():
+            accounts.remove_account(db, name, session.act())
+    output.say(f"removed account {name}")
+
+
+def until_of(duration: str, now: datetime) -> datetime | None:
+    """The end of a pause given by --for; None for none."""
+    if not duration:
+        return None
+    try:
+        return now + parse_duration(duration)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+
+
+def _facts(account: Account, senders: list[str], now: datetime) -> dict[str, Any]:
+    """The account as JSON shows it: stable names, and no secret among them."""
+    return {
+        "name": account.name,
+        "relay_host": account.relay_host,
+        "relay_port": account.relay_port,
+        "tls": account.tls,
+        "mechanism": account.mechanism,
+        "username": account.username,
+        "has_password": account.secret is not None,
+        "key_id": account.key_id,
+        "credential_version": account.credential_version,
+        "ca_file": account.ca_file,
+        "max_connections": account.max_connections,
+        "max_messages": account.max_messages,
+        "paused": account.is_paused(now),
+        "pause_reason": account.pause_reason,
+        "paused_until": account.paused_until,
+        "breaker_failures": account.breaker_failures,
+        "breaker_until": account.breaker_until,
+        "breaker_reason": account.breaker_reason,
+        "blocked": account.blocked(now),
+        "created_at": account.created_at,
+        "senders": senders,
+    }
+
+
+def _sealed(account: Account, vault: Vault, text: str) -> Account:
+    from outbox.core.secret import Secret
+    from outbox.vault import Binding
+
+    return replace(account, secret=vault.seal(Secret(text), Binding.of(account)), key_id=vault.key_id)
+
+
+async def _try(relay: Relay) -> tuple[Report | None, str, str]:
+    """What went wrong, or None; the peer; the TLS version and cipher."""
+    from outbox.core.outcome import Report
+    from outbox.smtp.connection import Connection
+
+    opened = await Connection.open(relay)
+    if isinstance(opened, Report):
+        return opened, opened.relay, opened.tls
+    peer, security = opened.relay_name, opened.tls_name
+    await opened.close()
+    return None, peer, security
+
+
+def _prompt(account: Account) -> str:
+    return f"Password of {account.username} at {account.relay} ({account.tls})"
+
+
+def _name(name: str) -> str:
+    if (
+        not name
+        or len(name) > 100
+        or not all(letter.isalnum() or letter in "._@-" for letter in name)
+        or name[0] == "-"
+    ):
+        raise typer.BadParameter("a name is letters, digits, dots, hyphens, underscores and @", param_hint="NAME")
+    return name
+
+
+def _relay(text: str, tls: Tls) -> tuple[str, int]:
+    try:
+        return parse_relay(text, tls)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--relay") from None
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}", param_hint="--ca-file")
+    return file.absolute()

@@ -1,0 +1,127 @@
+"""The program `outbox`: global options, the groups of verbs, and how errors end."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from outbox.cli import account, config, init, key, output, schema, sender
+from outbox.cli.session import Session, session_of
+from outbox.errors import OutboxError
+
+
+class Program(TyperGroup):
+    """Ends every failure as one line ``error: …``, one line ``hint: …`` and its exit code (see `outbox.cli`)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OutboxError as error:
+            output.fail(error, verbosity=session_of(ctx).verbosity)
+            raise typer.Exit(error.exit_code) from None
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            code = run()
+        except typer.Abort:
+            output.note("interrupted")
+            code = 130
+        except Exception as error:  # noqa: BLE001 -- what is not typer's own is raised again
+            code = _usage(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> int:
+    """Typer's own complaints about the command line, in our form. Anything else is a defect, and goes on as it is."""
+    if not hasattr(error, "format_message"):
+        raise error
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        output.say(context.get_help() if context is not None else str(error))
+        return 2
+    output.note(f"error: {error.format_message()}")
+    if context is not None:
+        output.note(f"hint: {context.command_path} --help")
+    return int(getattr(error, "exit_code", 2))
+
+
+app = typer.Typer(
+    name="outbox",
+    cls=Program,
+    help="A transactional mail outbox: rows that your transactions commit become mail.",
+    rich_markup_mode=None,  # rich costs 100 ms before the first line of help
+    pretty_exceptions_enable=False,  # it shows local variables, and among them could be a password
+    no_args_is_help=True,
+)
+app.add_typer(init.app)
+app.add_typer(account.app, name="account")
+app.add_typer(sender.app, name="sender")
+app.add_typer(key.app, name="key")
+app.add_typer(schema.app, name="schema")
+app.add_typer(config.app, name="config")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.say(f"outbox {version('mail-outbox')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="OUTBOX_CONFIG",
+            metavar="FILE",
+            help="Else ./outbox.toml, or the machine's.",
+        ),
+    ] = None,
+    database: Annotated[
+        str, typer.Option("--database", metavar="URL", help="Instead of the configured one. Also OUTBOX_DATABASE.")
+    ] = "",
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; twice: show where an error came from.")
+    ] = 0,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours. Also NO_COLOR.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """A transactional mail outbox: rows that your transactions commit become mail."""
+    if config is not None:
+        os.environ["OUTBOX_CONFIG"] = str(config.absolute())  # so that the processes of `run` read the same
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    ctx.obj = Session(config, database, verbose)
+
+
+def main() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name in another script must not end a command
+    app(prog_name="outbox")

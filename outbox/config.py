@@ -1,0 +1,255 @@
+"""Reading and writing the configuration, a frozen `Config` whose settings are described in `outbox.settings`.
+
+The file is the one named (`--config`, OUTBOX_CONFIG), else ``outbox.toml`` in the current directory, else the machine's
+(`machine_file`). A value comes from the command line, else from the environment (``OUTBOX_`` and the name:
+OUTBOX_DATABASE, OUTBOX_RETRY_FLOOR), else from the file, else it is the default; `Config.origin` says which. What is
+wrong is a ConfigError that names file and key; a key that does not exist is wrong, and the message suggests the one
+that was probably meant.
+
+There are no secrets in it but, perhaps, the password in a database URL: that is why `write_config` makes the file
+private, and why no `repr` shows `database`. The key and the passwords of accounts are elsewhere (`outbox.keys`,
+`outbox.vault`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import stat
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, SettingsError
+
+from outbox.core.units import format_duration, format_size
+from outbox.errors import ConfigError
+from outbox.settings import SECTIONS, Config, fields
+
+__all__ = ["Config", "Setting", "anchor_url", "find_file", "load", "machine_file", "settings", "write_config"]
+
+FILE_NAME = "outbox.toml"
+FILE_VARIABLE = "OUTBOX_CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, for people: everything as text, and no password in `value`."""
+
+    key: str
+    value: str
+    default: str
+    origin: str
+    meaning: str
+
+
+def load(path: Path | None = None, *, database: str | None = None) -> Config:
+    """Read the configuration. `path`: the file, instead of the one found by itself; `database`: from the command
+    line.
+    """
+    file = find_file(path)
+    layers = [(_read(file), str(file))] if file is not None else []
+    layers.append((_environment(), "environment"))
+    if database:
+        layers.append(({"database": database}, "command line"))
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for values, origin in layers:
+        base = file.absolute().parent if file is not None and origin == str(file) else Path.cwd()
+        for key, value in _flat(_anchored(values, base)):
+            section, _, name = key.rpartition(".")
+            (merged.setdefault(section, {}) if section else merged)[name] = value
+            origins[key] = f"environment {_variable(key)}" if origin == "environment" else origin
+    try:
+        config = Config(**merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_in_words(each, origins) for each in error.errors())) from None
+    config._file, config._origins = file, origins
+    return config
+
+
+def find_file(path: Path | None = None) -> Path | None:
+    """The file to read: the one named, which must exist, else the first that does. None: everything is default."""
+    named = path or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
+    if named is not None:
+        if not named.exists():
+            raise ConfigError(f"there is no configuration file {named}", hint="`outbox init` makes one")
+        return named
+    return next((each for each in (Path(FILE_NAME), machine_file()) if each.is_file()), None)
+
+
+def machine_file() -> Path:
+    """Where the configuration of a whole machine is."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "outbox" / FILE_NAME
+    return Path("/usr/local/etc/outbox" if sys.platform == "darwin" else "/etc/outbox") / FILE_NAME
+
+
+def settings(config: Config) -> list[Setting]:
+    """Every setting with its value, its default, where the value came from and what it means."""
+    default = Config()
+    return [
+        Setting(key, _shown(key, config), _shown(key, default), config.origin(key), field.description or "")
+        for key, field in fields()
+    ]
+
+
+def write_config(path: Path, *, database: str, key_file: str = "", database_uuid: str = "") -> None:
+    """Make the file, 0600, with these values and all others as comments. ConfigError when it cannot be made, or is
+    there.
+    """
+    given = {"database": database, "database_uuid": database_uuid, "key_file": key_file}
+    default, lines, section = Config(), ["# Configuration of Outbox. What is commented out is the default."], ""
+    for key, field in fields():
+        into, _, name = key.rpartition(".")
+        if into != section:
+            lines += ["", f"[{into}]  # {SECTIONS[into].__doc__}"]
+            section = into
+        value, sign = given.get(key, ""), ""
+        if not value:
+            value, sign = _shown(key, default), "# "
+        literal = value if isinstance(field.default, int) and value.isdigit() else _quoted(value)
+        lines += ["", f"# {field.description}", f"{sign}{name} = {literal}"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write("\n".join([*lines, ""]).encode())
+    except OSError as error:
+        raise ConfigError(f"cannot make {path}: {error.strerror}") from error
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string. It is JSON's, but for one more character that has to be escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _shown(key: str, config: Config) -> str:
+    section, _, name = key.rpartition(".")
+    value = getattr(getattr(config, section) if section else config, name)
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if key == "run.byte_budget":
+        return format_size(value)
+    if key == "database":
+        from outbox.store.database import safe_url  # brings peewee
+
+        return safe_url(value)
+    return "" if value is None else str(value)
+
+
+# ---- reading
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            values = tomllib.loads(opened.read().decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{file}: {error}", hint='text is written in quotes, and so are durations: floor = "1m"'
+        ) from None
+    if sys.platform != "win32" and mode & stat.S_IWOTH:
+        raise ConfigError(f"{file} can be changed by every user of this machine", hint=f"chmod o-w {file}")
+    _refuse_unknown(values, str(file))
+    return values
+
+
+def _environment() -> dict[str, Any]:
+    try:
+        values = EnvSettingsSource(Config)()
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+    for section, content in values.items():
+        if isinstance(content, Mapping):
+            _refuse_unknown({section: content}, "environment")
+    return values
+
+
+def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
+    """ConfigError for the first key that does not exist."""
+    known = [key for key, _ in fields()]
+    for key, _ in _flat(values):
+        if key in SECTIONS:
+            raise ConfigError(f"{source}: {key} is a section, not a value", hint=f"write [{key}] above its keys")
+        if key not in known:
+            write = _variable if source == "environment" else _written
+            close = _close_to(key, known)
+            hint = f"did you mean {write(close)}?" if close else "`outbox config show` lists all of them"
+            raise ConfigError(f"{source}: there is no setting {write(key)}", hint=hint)
+
+
+def _close_to(key: str, known: Iterable[str]) -> str:
+    """The setting that was probably meant: the same name elsewhere, or a similar one; empty when nothing is near."""
+    name = key.rpartition(".")[2]
+    names = {each.rpartition(".")[2]: each for each in known}
+    if name in names:
+        return names[name]
+    whole = difflib.get_close_matches(key, known, n=1)
+    return whole[0] if whole else next((names[each] for each in difflib.get_close_matches(name, names, n=1)), "")
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", each) for inner, each in value.items())
+        else:
+            yield name, value
+
+
+def _variable(key: str) -> str:
+    return "OUTBOX_" + key.replace(".", "_").upper()
+
+
+def _written(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    return f"{name} in [{section}]" if section else name
+
+
+def _anchored(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Relative paths made absolute: those of a file mean its own directory, wherever the program is started."""
+    anchored = dict(values)
+    if isinstance(values.get("database"), str):
+        anchored["database"] = anchor_url(values["database"], base)
+    if isinstance(values.get("key_file"), str) and values["key_file"]:
+        anchored["key_file"] = base / Path(values["key_file"]).expanduser()
+    return anchored
+
+
+def anchor_url(url: str, base: Path) -> str:
+    """`url`, with the path of a SQLite file made absolute; any other URL as it is."""
+    scheme, separator, rest = url.partition(":///")
+    if separator and scheme.lower().partition("+")[0] == "sqlite":
+        if not rest or Path(unquote(rest)).is_absolute():
+            return url
+        return f"{scheme}:///{quote(base.as_posix(), safe='/:')}/{rest}"
+    return str(base / url) if url.endswith((".db", ".sqlite", ".sqlite3")) and "://" not in url else url
+
+
+def _in_words(error: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    origin = origins.get(key) or next((origins[each] for each in origins if each.startswith(key + ".")), "")
+    limits = error.get("ctx", {})
+    if error["type"] in ("greater_than_equal", "less_than_equal"):
+        least = error["type"] == "greater_than_equal"
+        message = f"must be {'at least' if least else 'at most'} {_limit(limits['ge' if least else 'le'])}"
+    else:
+        message = str(error["msg"]).removeprefix("Value error, ")
+    where = origin if origin.endswith(_variable(key)) else f"{origin}: {key}"
+    return f"{where.removeprefix('environment ')}: {message}"
+
+
+def _limit(value: object) -> str:
+    return format_duration(value) if isinstance(value, timedelta) else str(value)

@@ -1,0 +1,211 @@
+"""Every setting: its unit, default, bounds and meaning, as the fields of one frozen `Config`. `outbox.config` reads
+it.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from outbox.core.address import ascii_domain
+from outbox.core.settlement import Policy
+from outbox.core.units import parse_duration, parse_size
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f'{value!r} has no unit; write a duration such as "30s", "15m" or "2d"')
+    return parse_duration(value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f'{value!r} is not a size; write one such as "64 MiB"')
+    return value if isinstance(value, int) else parse_size(value)
+
+
+def _uuid(value: str) -> str:
+    return str(uuid.UUID(value)) if value else ""
+
+
+def _default_helo() -> str:
+    """The host's own name where it is a public-looking one, else an address literal (RFC 5321 §4.1.3). No name is
+    looked up: that can hang for half a minute, and ``localhost`` is what many relays refuse.
+    """
+    name = socket.gethostname()
+    local = name.lower().rpartition(".")[2] in ("local", "localdomain", "localhost", "lan", "internal", "arpa")
+    try:
+        return "[127.0.0.1]" if local or "." not in name else ascii_domain(name)
+    except ValueError:
+        return "[127.0.0.1]"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+_NONE, _DAY = timedelta(0), timedelta(days=1)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RetryConfig(_Section):
+    """When a deferred message is tried again, and when we give up."""
+
+    floor: Duration = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(milliseconds=1),
+        le=_DAY,
+        description="shortest wait before the next attempt; later waits double",
+    )
+    ceiling: Duration = Field(
+        default=timedelta(hours=4),
+        ge=timedelta(milliseconds=1),
+        le=7 * _DAY,
+        description="longest wait between two attempts",
+    )
+    max_age: Duration = Field(
+        default=timedelta(days=2),
+        ge=timedelta(seconds=1),
+        le=90 * _DAY,
+        description="a message that is still deferred at this age expires",
+    )
+    max_doubts: int = Field(
+        default=3,
+        ge=0,
+        le=100,
+        description="a message that the relay may already have accepted this many times is held",
+    )
+    doubt_delay: Duration = Field(
+        default=timedelta(minutes=15),
+        ge=_NONE,
+        le=_DAY,
+        description="wait after a relay fell silent at the end of a message",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.ceiling < self.floor:
+            raise ValueError("ceiling is shorter than floor")
+        return self
+
+    def policy(self) -> Policy:
+        """The same, as `outbox.core.settlement.decide` takes it."""
+        return Policy(self.floor, self.ceiling, self.max_age, self.max_doubts, self.doubt_delay)
+
+
+class RunConfig(_Section):
+    """How a runner behaves."""
+
+    grace: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=_NONE,
+        le=_DAY,
+        description="at a stop, what is past DATA may take this long to finish",
+    )
+    poll: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(milliseconds=50),
+        le=_DAY,
+        description="look for due mail at least this often, whether or not the database has told of any",
+    )
+    lease: Duration = Field(
+        default=timedelta(seconds=60),
+        ge=timedelta(seconds=1),
+        le=_DAY,
+        description="a runner that has not renewed its lease for this long is taken for dead",
+    )
+    renew: Duration = Field(
+        default=timedelta(seconds=15),
+        ge=timedelta(milliseconds=100),
+        le=_DAY,
+        description="how often the lease is renewed",
+    )
+    recipients_per_transaction: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="a message for more recipients is handed over in parts (RFC 5321 §4.5.3.1.8)",
+    )
+    byte_budget: Size = Field(
+        default=64 * 2**20, ge=2**20, le=2**40, description="how much claimed mail a runner holds in memory at a time"
+    )
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew * 2 > self.lease:
+            raise ValueError("renew is more than half of lease: one late renewal would cost the runner its lease")
+        return self
+
+
+class Config(BaseSettings):
+    """Everything that can be configured. `load` makes one."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="OUTBOX_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+    )
+
+    database: str = Field(
+        default="", repr=False, description="URL of the database: sqlite:///outbox.db, postgresql://user@host/database"
+    )
+    database_uuid: Annotated[str, AfterValidator(_uuid)] = Field(
+        default="", description="the database must carry this id, so that a copy of it does not send its mail again"
+    )
+    key_file: Path | None = Field(
+        default=None, description="file with the keys that open the passwords of accounts; mode 0600"
+    )
+    helo: Annotated[str, AfterValidator(ascii_domain)] = Field(
+        default_factory=_default_helo, description="how we introduce ourselves to relays (EHLO)"
+    )
+    retry: RetryConfig = RetryConfig()
+    run: RunConfig = RunConfig()
+
+    _file: Path | None = None
+    _origins: dict[str, str] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` reads the others itself, to know where each value came from
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was read; None when there was none."""
+        return self._file
+
+    def origin(self, key: str) -> str:
+        """Where the value of ``"database"`` or ``"retry.floor"`` came from, for people."""
+        return self._origins.get(key, "default")
+
+
+SECTIONS: dict[str, type[_Section]] = {"retry": RetryConfig, "run": RunConfig}
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting as ``("retry.floor", its FieldInfo)``, in the order of the classes."""
+    for name, field in Config.model_fields.items():
+        if name in SECTIONS:
+            yield from ((f"{name}.{inner}", each) for inner, each in SECTIONS[name].model_fields.items())
+        else:
+            yield name, field
