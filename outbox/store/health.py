@@ -1,0 +1,126 @@
+"""What `outbox doctor` asks a database: how it is set up, whether anybody sends, and what stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from peewee import Database, SqliteDatabase, fn
+
+from outbox.core.lifecycle import State
+from outbox.store import accounts, audit
+from outbox.store.tables import Delivery, Runner, UtcDateTimeField
+
+FAR = timedelta(days=30)
+"""Mail that is due later than this from now was probably not meant to be."""
+
+FIXED_SQLITE = (3, 51, 3)
+"""The first SQLite without the WAL-reset bug, by which two connections can damage a database (sqlite.org/wal.html, "The
+WAL-Reset Bug"). The fix also went into 3.44.6 and 3.50.7.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLine:
+    """A runner that nobody has declared dead. `alive`: its lease has not run out."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    lease_until: datetime
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits. `due` may go now, as far as its sender and account are not paused; `stuck` should be moving."""
+
+    due: int
+    oldest_due_at: datetime | None
+    held: int
+    in_doubt: int
+    stuck: int
+    far: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A lane with mail that waits and cannot go: `reason` says why; "" when its sender is not registered."""
+
+    sender: str
+    waiting: int
+    reason: str
+
+
+def runners(db: Database) -> list[RunnerLine]:
+    """Those that nobody has declared dead, the youngest first."""
+    now = audit.now(db)
+    query = Runner.select().where(Runner.dead_at.is_null()).order_by(Runner.started_at.desc())
+    return [
+        RunnerLine(row.id, row.host, row.pid, row.version, row.started_at, row.lease_until, alive=row.lease_until > now)
+        for row in query.execute(db)
+    ]
+
+
+def queue(db: Database) -> Queue:
+    """How much waits, and what of it stands still."""
+    now = audit.now(db)
+    due = (Delivery.state == str(State.QUEUED)) & (Delivery.due_at <= now)
+    oldest = Delivery.select(fn.MIN(Delivery.due_at)).where(due).scalar(db)
+    return Queue(
+        due=_count(db, due),
+        oldest_due_at=UtcDateTimeField().python_value(oldest),
+        held=_count(db, Delivery.state == str(State.HELD)),
+        in_doubt=_count(db, (Delivery.state == str(State.HELD)) & (Delivery.doubts > 0)),
+        stuck=int(db.execute_sql("SELECT count(*) FROM outbox_stuck").fetchone()[0]),
+        far=_count(db, (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now + FAR)),
+    )
+
+
+def blocked(db: Database) -> list[Blocked]:
+    """The lanes whose mail waits for something else than its due time, those with most mail first."""
+    now, registry = audit.now(db), accounts.registry(db)
+    waiting = (
+        Delivery.select(Delivery.sender, fn.COUNT(Delivery.message_id))
+        .where(Delivery.state == str(State.QUEUED))
+        .group_by(Delivery.sender)
+        .order_by(fn.COUNT(Delivery.message_id).desc(), Delivery.sender)
+    )
+    found = []
+    for sender, count in waiting.tuples().execute(db):
+        route = registry.resolve(sender)
+        reason = "" if route is None else route.blocked(now)
+        if route is None or reason:
+            found.append(Blocked(sender, count, reason))
+    return found
+
+
+def skew(db: Database, host_now: datetime) -> timedelta:
+    """How far this host's clock is ahead of the database's (negative: behind). SQLite has its host's: nothing."""
+    return timedelta(0) if isinstance(db, SqliteDatabase) else host_now - audit.now(db)
+
+
+def journal_mode(db: Database) -> str:
+    """SQLite's: ``wal`` is what is wanted."""
+    return str(db.execute_sql("PRAGMA journal_mode").fetchone()[0])
+
+
+def has_wal_reset_bug(version: Sequence[int]) -> bool:
+    """Whether this version of SQLite has it: 3.7.0 up to 3.51.2, but for the branches that were repaired."""
+    patched = {(3, 44): 6, (3, 50): 7}
+    first = patched.get((version[0], version[1]))
+    if first is not None:
+        return version[2] < first
+    return tuple(version) < FIXED_SQLITE
+
+
+def server_version(db: Database) -> str:
+    """PostgreSQL's, as it calls itself: ``18.6``."""
+    return str(db.execute_sql("SHOW server_version").fetchone()[0])
+
+
+def _count(db: Database, condition: object) -> int:
+    return int(Delivery.select().where(condition).count(db))

@@ -1,0 +1,427 @@
+"""What operators ask: one message, lists of them, numbers over all of them; over both databases."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import peewee
+import pytest
+
+from outbox.core.account import Account, Sender, Tls
+from outbox.core.lifecycle import State
+from outbox.core.settlement import Policy
+from outbox.errors import InvalidMessage, Refused
+from outbox.store import accounts, audit, health, operate, senders
+from outbox.store.database import sqlite_path
+from outbox.store.filters import WORDS, Filter, written
+from outbox.store.journal import Act
+from outbox.store.statistics import By, percentile, statistics
+from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
+
+IMPATIENT = Policy(max_age=timedelta(0))
+
+
+@pytest.fixture
+def stories(database_url: str) -> Iterator[Stories]:
+    with Stories(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def db(database: peewee.Database) -> peewee.Database:
+    return database
+
+
+# -- one message
+
+
+def test_a_message_is_shown_with_everything_that_happened_to_it(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail(recipients="Ann <ann@example.net>", cc="bob@example.net", tag="order", dedup_key="k7")
+    stories.attempt(message_id, OK, [OK, GREYLISTED])
+    stories.attempt(message_id, OK, [NO_SUCH_USER])
+
+    record = audit.show(db, message_id)
+
+    assert (record.id, record.state, record.sender, record.subject) == (
+        message_id,
+        State.FAILED,
+        "shop@example.com",
+        "Order 7",
+    )
+    assert record.message_id == f"<{message_id}.{_token(stories, message_id)}@example.com>"
+    assert (record.doubts, record.failures, record.tag, record.dedup_key, record.source) == (0, 1, "order", "k7", "sql")
+    assert record.final_at is not None
+    assert record.created_at.tzinfo is UTC or record.created_at.utcoffset() == timedelta(0)
+    ann, bob = record.recipients
+    assert (ann.address, ann.kind, ann.fate, ann.code, ann.status) == (
+        "ann@example.net",
+        "to",
+        "accepted",
+        250,
+        "2.0.0",
+    )
+    assert (bob.address, bob.kind, bob.fate, bob.code, bob.reply) == (
+        "bob@example.net",
+        "cc",
+        "bounced",
+        550,
+        "no such user here",
+    )
+    assert [(each.claim_no, each.outcome, each.relay) for each in record.attempts] == [
+        (1, "deferred", "mx.example.net[192.0.2.1]:25"),
+        (2, "bounced", "mx.example.net[192.0.2.1]:25"),
+    ]
+    first = record.attempts[0]
+    assert first.started_at <= (first.ended_at or first.started_at)
+
+
+def test_the_record_begins_with_what_the_issue_promises() -> None:
+    promised = "id state sender subject message_id created_at due_at final_at doubts failures recipients attempts"
+    assert [each.name for each in dataclasses.fields(audit.Record)][:12] == promised.split()
+    recipient = "address kind fate code status reply at"
+    assert [each.name for each in dataclasses.fields(audit.RecipientLine)] == recipient.split()
+    attempt = "claim_no started_at dot_at ended_at outcome stage code status reply relay tls runner"
+    assert [each.name for each in dataclasses.fields(audit.AttemptLine)][:12] == attempt.split()
+
+
+def test_recipients_who_have_not_been_tried_are_pending(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail(recipients="ann@example.net", bcc="eve@example.net")
+    record = audit.show(db, message_id)
+    assert [(each.address, each.kind, each.fate, each.at) for each in record.recipients] == [
+        ("ann@example.net", "to", "pending", None),
+        ("eve@example.net", "bcc", "pending", None),
+    ]
+    assert record.attempts == ()
+
+
+def test_a_raw_message_shows_its_own_recipients_and_message_id(stories: Stories, db: peewee.Database) -> None:
+    raw = b"From: shop@example.com\r\nTo: ann@example.net\r\nMessage-ID: <mine@example.com>\r\n\r\nHi\r\n"
+    message_id = stories.mail(recipients=None, subject=None, text_body=None, raw=raw)
+    record = audit.show(db, message_id)
+    assert record.message_id == "<mine@example.com>"
+    assert [each.address for each in record.recipients] == ["ann@example.net"]
+    stories.attempt(message_id, OK)
+    assert audit.listing(db, Filter())[0].recipients == ("ann@example.net",)
+
+
+def test_a_message_that_no_relay_saw_still_says_why_it_failed(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    stories.refused(message_id)
+    record = audit.show(db, message_id)
+    assert (record.last_code, record.last_status, record.last_reply) == (None, "5.7.1", "sender not registered")
+    assert [each.stage for each in record.attempts] == ["policy"]
+    assert [each.fate for each in record.recipients] == ["pending"]
+
+
+def test_an_open_attempt_is_shown_while_it_is_sent(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    stories.claim(message_id)
+    record = audit.show(db, message_id)
+    assert record.state is State.SENDING
+    assert [(each.claim_no, each.outcome, each.ended_at) for each in record.attempts] == [(1, None, None)]
+
+
+def test_addresses_that_nobody_can_read_do_not_hide_a_message(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail(recipients="nonsense, ann@@example.net")
+    assert audit.show(db, message_id).recipients == ()
+    assert audit.listing(db, Filter())[0].recipients == ("nonsense", "ann@@example.net")
+
+
+def test_an_erased_message_keeps_its_history(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    stories.attempt(message_id, OK)
+    erase = "UPDATE outbox SET erased_at = created_at, recipients = NULL, subject = NULL, text_body = NULL WHERE id = ?"
+    stories.sql(erase, message_id)
+    record = audit.show(db, message_id)
+    assert record.erased_at is not None
+    assert [(each.address, each.fate) for each in record.recipients] == [("ann@example.net", "accepted")]
+    with pytest.raises(InvalidMessage, match="erased"):
+        audit.message(db, message_id)
+
+
+@pytest.mark.parametrize("strange", [4711, 0, -1, 2**63])
+def test_a_message_that_does_not_exist_is_refused_by_its_number(db: peewee.Database, strange: int) -> None:
+    with pytest.raises(Refused, match=f"no message {strange}"):
+        audit.show(db, strange)
+    with pytest.raises(Refused, match=f"no message {strange}"):
+        audit.message(db, strange)
+
+
+def test_why_a_message_waits_is_said_by_its_sender_and_account(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    assert audit.show(db, message_id).paused == "sender shop@example.com is not registered"
+    act = Act("olga", datetime.now(UTC))
+    accounts.add_account(db, Account("main", "127.0.0.1", 25, Tls.NONE), act)
+    senders.add_sender(db, Sender("*@example.com", "main"), act)
+    assert audit.show(db, message_id).paused is None
+    accounts.pause_account(db, "main", "wrong password", None, act)
+    assert audit.show(db, message_id).paused == "account main is paused: operator: wrong password"
+    assert audit.listing(db, Filter())[0].paused == "account main is paused: operator: wrong password"
+    assert [(each.sender, each.waiting) for each in health.blocked(db)] == [("shop@example.com", 1)]
+
+
+def test_what_the_runner_reads_is_what_is_rendered(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail(headers='{"X-Shop": "7"}', html_body="<p>Hi</p>")
+    stories.sql(
+        "INSERT INTO outbox_attachment (message_id, position, filename, content) VALUES (?, 0, 'a.txt', ?)",
+        message_id,
+        b"abc",
+    )
+    claim = stories.claim(message_id)
+    assert audit.message(db, message_id) == stories.store.content(claim).message
+
+
+def test_text_that_is_not_utf_8_is_shown_all_the_same(sqlite_url: str) -> None:
+    with Stories(sqlite_url) as stories:
+        with sqlite3.connect(sqlite_path(sqlite_url)) as application:
+            application.execute(
+                "INSERT INTO outbox (sender, recipients, subject, text_body)"
+                " VALUES ('shop@example.com', 'ann@example.net', CAST(x'4fff6b' AS TEXT), 'Hi')"
+            )
+        application.close()
+        assert [line.subject for line in audit.listing(stories.store.db, Filter())] == ["O�k"]
+        assert audit.show(stories.store.db, 1).subject == "O�k"
+        with pytest.raises(InvalidMessage, match="not UTF-8"):
+            audit.message(stories.store.db, 1)
+
+
+def test_a_moment_in_another_spelling_is_still_that_moment_in_utc(sqlite_url: str) -> None:
+    with Stories(sqlite_url) as stories:
+        message_id = stories.mail(created_at="2026-03-01 10:30")
+        moment = datetime(2026, 3, 1, 10, 30, tzinfo=UTC)
+        assert audit.show(stories.store.db, message_id).created_at == moment
+        assert len(audit.listing(stories.store.db, Filter(since=moment))) == 1
+        assert audit.listing(stories.store.db, Filter(since=moment + timedelta(milliseconds=1))) == []
+
+
+# -- lists
+
+
+def test_the_newest_come_first_and_older_pages_begin_below_the_last_id(stories: Stories, db: peewee.Database) -> None:
+    ids = [stories.mail(subject=f"Order {n}") for n in range(5)]
+    first = audit.listing(db, Filter(), limit=2)
+    assert [line.id for line in first] == [ids[4], ids[3]]
+    second = audit.listing(db, Filter(), limit=2, before=first[-1].id)
+    assert [line.id for line in second] == [ids[2], ids[1]]
+
+
+def test_a_line_says_who_to_whom_what_and_the_last_reply(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail(recipients='"Ann, A." <ann@example.net>', cc="bob@example.net, ann@example.net")
+    stories.attempt(message_id, None, [SPAM, SPAM])
+    (line,) = audit.listing(db, Filter())
+    assert line.recipients == ("ann@example.net", "bob@example.net")
+    assert (line.standing, line.last_code, line.last_status) == ("failed", 554, "5.7.1")
+    assert line.last_reply == "looks like spam"
+
+
+def test_every_word_for_where_a_message_stands_finds_it(stories: Stories, db: peewee.Database) -> None:
+    told = _one_of_each(stories, db)
+    for word in WORDS:
+        found = [line.id for line in audit.listing(db, Filter(states=(word,)))]
+        assert told[word] in found, word
+        if word != State.QUEUED:
+            assert found == [told[word]], word
+    assert {told["queued"], told["scheduled"], told["deferred"]} == {
+        line.id for line in audit.listing(db, Filter(states=("queued",)))
+    }
+
+
+def test_people_are_told_the_same_state_as_by_the_view(stories: Stories, db: peewee.Database) -> None:
+    _one_of_each(stories, db)
+    view = dict(stories.sql("SELECT id, state FROM outbox_status"))
+    assert {line.id: line.standing for line in audit.listing(db, Filter())} == view
+    assert sorted(view.values()) == sorted(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        (Filter(sender="News@example.com"), ["news"]),
+        (Filter(sender="*@example.com"), ["news", "shop"]),
+        (Filter(sender="@example.org"), ["other"]),
+        (Filter(recipient="BOB@example.net"), ["news", "other"]),
+        (Filter(recipient="ob@example.net"), []),
+        (Filter(recipient="*@example.net"), ["news", "other", "shop"]),
+        (Filter(recipient="eve@example.net"), ["shop"]),
+        (Filter(tag="order"), ["shop"]),
+        (Filter(dedup_key="k1"), ["other"]),
+        (Filter(states=("failed",), code="550"), ["other"]),
+        (Filter(code="5.1"), ["other"]),
+        (Filter(code="5.1.1"), ["other"]),
+        (Filter(code="5.1.10"), []),
+        (Filter(since=datetime(2020, 1, 1, tzinfo=UTC)), ["news", "other", "shop"]),
+        (Filter(since=datetime(2199, 1, 1, tzinfo=UTC)), []),
+        (Filter(sender="'; DROP TABLE outbox; --"), []),
+        (Filter(recipient="100%@example.net"), []),
+    ],
+)
+def test_a_filter_finds_what_it_says(stories: Stories, db: peewee.Database, which: Filter, found: list[str]) -> None:
+    names = {
+        stories.mail(sender="news@example.com", recipients="Bob <bob@example.net>"): "news",
+        stories.mail(tag="order", bcc="Eve@example.net"): "shop",
+        stories.mail(sender="a@example.org", recipients="bob@example.net", dedup_key="k1"): "other",
+    }
+    stories.attempt(max(names), None, [NO_SUCH_USER])
+    assert sorted(names[line.id] for line in audit.listing(db, which)) == found
+    assert sum(audit.counts(db, which).values()) == len(found)
+
+
+@pytest.mark.parametrize("nonsense", [{"code": "5xx"}, {"code": "99"}, {"states": ("dead",)}])
+def test_a_filter_that_cannot_match_is_refused(nonsense: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="is n"):
+        Filter(**nonsense)  # type: ignore[arg-type]
+
+
+def test_a_filter_tells_the_journal_what_it_is() -> None:
+    since = datetime(2026, 3, 1, tzinfo=UTC)
+    which = Filter(states=("failed", "expired"), sender="a@example.com", code="5.7", since=since)
+    assert which.text() == "state=failed,expired sender=a@example.com code=5.7 since=2026-03-01T00:00:00.000Z"
+    assert Filter().text() == "all"
+
+
+def test_the_counts_are_by_state(stories: Stories, db: peewee.Database) -> None:
+    stories.mail(), stories.mail()
+    stories.attempt(stories.mail(), OK)
+    assert audit.counts(db, Filter()) == {State.QUEUED: 2, State.SENT: 1}
+
+
+# -- numbers
+
+
+def test_the_numbers_are_those_of_what_waits_and_what_ended(stories: Stories, db: peewee.Database) -> None:
+    _one_of_each(stories, db)
+    numbers = statistics(db)
+    waiting = numbers.waiting
+    assert (waiting.due, waiting.scheduled, waiting.deferred, waiting.sending, waiting.held) == (1, 1, 1, 1, 1)
+    assert waiting.oldest_due_at is not None
+    assert numbers.window == numbers.last_hour
+    ended = numbers.window
+    assert (ended.sent, ended.failed, ended.expired, ended.cancelled, ended.doubts) == (1, 1, 1, 1, 0)
+    assert numbers.latency.count == 1
+    assert numbers.latency.p50 is not None
+    assert 0 <= numbers.latency.p50 < 60
+
+
+def test_what_ended_before_the_window_is_not_counted(stories: Stories, db: peewee.Database) -> None:
+    stories.attempt(stories.mail(), OK)
+    numbers = statistics(db, since=timedelta(0))
+    assert numbers.window.sent == 0
+    assert numbers.last_hour.sent == 1
+    assert numbers.latency.p50 is None
+
+
+def test_a_doubt_is_counted_when_it_arises(stories: Stories, db: peewee.Database) -> None:
+    stories.attempt(stories.mail(), None)
+    assert statistics(db).window.doubts == 1
+
+
+def test_the_time_a_mail_was_scheduled_for_is_not_counted_as_waiting(stories: Stories, db: peewee.Database) -> None:
+    now = datetime.now(UTC)
+    created, due_at = now - timedelta(days=1), now - timedelta(seconds=10)
+    stories.attempt(stories.mail(created_at=created.isoformat(), due_at=due_at.isoformat()), OK)
+    latency = statistics(db).latency
+    assert latency.p95 is not None
+    assert 9 < latency.p95 < 100
+
+
+@pytest.mark.parametrize(("values", "share", "found"), [([], 0.5, None), ([1.0], 0.95, 1.0), ([1.0, 2.0], 0.5, 1.0)])
+def test_a_percentile_is_a_value_that_occurred(values: list[float], share: float, found: float | None) -> None:
+    assert percentile(values, share) == found
+
+
+def test_the_95th_of_a_hundred_is_the_95th() -> None:
+    assert percentile([float(n) for n in range(1, 101)], 0.95) == 95.0
+
+
+def test_numbers_by_sender_code_and_day(stories: Stories, db: peewee.Database) -> None:
+    stories.attempt(stories.mail(sender="a@example.com"), OK)
+    stories.attempt(stories.mail(sender="a@example.com"), None, [NO_SUCH_USER])
+    stories.attempt(stories.mail(sender="b@example.com"), GREYLISTED)
+    by_sender = statistics(db, by=By.SENDER).lines
+    assert [(row["sender"], row["sent"], row["failed"], row["waiting"]) for row in by_sender] == [
+        ("a@example.com", 1, 1, 0),
+        ("b@example.com", 0, 0, 1),
+    ]
+    by_code = statistics(db, by=By.CODE).lines
+    assert [(row["code"], row["status"], row["dead"], row["waiting"]) for row in by_code] == [
+        (451, "4.7.1", 0, 1),
+        (550, "5.1.1", 1, 0),
+    ]
+    (day,) = statistics(db, by=By.DAY).lines
+    assert (day["day"], day["sent"], day["failed"]) == (datetime.now(UTC).date().isoformat(), 1, 1)
+
+
+# -- health
+
+
+def test_the_queue_tells_what_is_due_held_stuck_and_far_away(stories: Stories, db: peewee.Database) -> None:
+    stories.mail()
+    stories.mail(due_at=(datetime.now(UTC) + timedelta(days=40)).isoformat())
+    stories.claim(stories.mail())  # by a runner that has no row: it is stuck
+    doubtful = stories.mail(on_doubt="hold")
+    stories.attempt(doubtful, None)
+    queue = health.queue(db)
+    assert (queue.due, queue.held, queue.in_doubt, queue.stuck, queue.far) == (1, 1, 1, 1, 1)
+    assert queue.oldest_due_at is not None
+
+
+def test_only_runners_that_nobody_declared_dead_are_listed(stories: Stories, db: peewee.Database) -> None:
+    now = datetime.now(UTC)
+    for name, lease, dead_at in (("a", 60, None), ("b", -60, None), ("c", 60, now)):
+        stories.sql(
+            "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until, dead_at)"
+            " VALUES (?, 'web1', 7, '0.1', ?, ?, ?)",
+            name,
+            written(now),
+            written(now + timedelta(seconds=lease)),
+            dead_at and written(dead_at),
+        )
+    assert {each.id: each.alive for each in health.runners(db)} == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize(
+    ("version", "bad"),
+    [
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 53, 0), False),
+        ((4, 0, 0), False),
+    ],
+)
+def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], *, bad: bool) -> None:
+    assert health.has_wal_reset_bug(version) is bad
+
+
+def test_the_clock_of_sqlite_is_that_of_its_host(db: peewee.Database) -> None:
+    skew = health.skew(db, datetime.now(UTC) + timedelta(hours=1))
+    expected = timedelta(0) if isinstance(db, peewee.SqliteDatabase) else timedelta(hours=1)
+    assert abs(skew - expected) < timedelta(seconds=30)
+
+
+# -- telling
+
+
+def _token(stories: Stories, message_id: int) -> str:
+    return str(stories.sql("SELECT token FROM outbox WHERE id = ?", message_id)[0][0])
+
+
+def _one_of_each(stories: Stories, db: peewee.Database) -> dict[str, int]:
+    """A message for every word by which people say where one stands."""
+    told = {word: stories.mail(subject=word) for word in WORDS if word != "scheduled"}
+    told["scheduled"] = stories.mail(due_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    stories.attempt(told["sent"], OK)
+    stories.attempt(told["failed"], SPAM)
+    stories.attempt(told["expired"], GREYLISTED, policy=IMPATIENT)
+    stories.attempt(told["deferred"], GREYLISTED)
+    stories.claim(told["sending"])
+    operate.hold(db, [told["held"]], who="olga")
+    operate.cancel(db, [told["cancelled"]], who="olga")
+    return told
