@@ -111,12 +111,13 @@ CREATE TABLE outbox_delivery (
   state            text NOT NULL DEFAULT 'queued'
     CONSTRAINT outbox_delivery_state
     CHECK (state IN ('queued', 'sending', 'sent', 'failed', 'expired', 'held', 'cancelled')),
-  sender           text NOT NULL,                                       -- the lane: the address in lower case (ASCII)
+  sender           text COLLATE "C" NOT NULL,                                       -- the lane: the address in lower case (ASCII)
   priority         smallint NOT NULL
     CONSTRAINT outbox_delivery_priority CHECK (priority BETWEEN 0 AND 9),
   due_at           timestamptz NOT NULL
     CONSTRAINT outbox_delivery_due_at_real CHECK (due_at >= '1970-01-01Z' AND due_at < '9999-12-31Z'),
-  expires_at       timestamptz,
+  expires_at       timestamptz
+    CONSTRAINT outbox_delivery_expires_at_real CHECK (expires_at >= '1970-01-01Z' AND expires_at < '9999-12-31Z'),
   on_doubt         text NOT NULL
     CONSTRAINT outbox_delivery_on_doubt CHECK (on_doubt IN ('retry', 'hold')),
   claim_no         integer NOT NULL DEFAULT 0                           -- the fence: it only grows
@@ -127,11 +128,15 @@ CREATE TABLE outbox_delivery (
     CONSTRAINT outbox_delivery_doubts CHECK (doubts >= 0),
   crashes          integer NOT NULL DEFAULT 0
     CONSTRAINT outbox_delivery_crashes CHECK (crashes >= 0),
-  dot_at           timestamptz,                                         -- the dot mark: from here on it may have left
+  dot_at           timestamptz                                          -- the dot mark: from here on it may have left
+    CONSTRAINT outbox_delivery_dot_at_real CHECK (dot_at >= '1970-01-01Z' AND dot_at < '9999-12-31Z'),
   dot_through      integer,                                             -- highest position it covers; NULL: all
   lease_owner      text,                                                -- outbox_runner.id
-  first_attempt_at timestamptz,
-  final_at         timestamptz,
+  first_attempt_at timestamptz
+    CONSTRAINT outbox_delivery_first_attempt_at_real
+    CHECK (first_attempt_at >= '1970-01-01Z' AND first_attempt_at < '9999-12-31Z'),
+  final_at         timestamptz
+    CONSTRAINT outbox_delivery_final_at_real CHECK (final_at >= '1970-01-01Z' AND final_at < '9999-12-31Z'),
   last_code        integer,
   last_status      text,
   last_reply       text,

@@ -13,7 +13,7 @@ BEGIN
   END IF;
   INSERT INTO outbox_delivery (message_id, state, sender, priority, due_at, expires_at, on_doubt)
   SELECT id, 'queued', lower(btrim(sender) COLLATE "C"), priority,
-         date_trunc('milliseconds', coalesce(due_at, created_at)), date_trunc('milliseconds', expires_at), on_doubt
+         coalesce(due_at, created_at)::timestamptz(3), expires_at::timestamptz(3), on_doubt
   FROM inserted;
   IF FOUND AND EXISTS (SELECT FROM outbox_runner WHERE asleep AND dead_at IS NULL) THEN
     PERFORM pg_notify('outbox', '');
@@ -186,7 +186,7 @@ END $$;
 -- Let a message that nobody is sending come due at another time; NULL is now. True: it will.
 CREATE FUNCTION outbox_reschedule(id bigint, due_at timestamptz) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-  moment timestamptz := date_trunc('milliseconds', coalesce(due_at, clock_timestamp()));
+  moment timestamptz(3) := coalesce(due_at, clock_timestamp());
 BEGIN
   FOR try IN 1..5 LOOP
     BEGIN

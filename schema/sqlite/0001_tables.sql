@@ -152,9 +152,9 @@ CREATE TABLE outbox_delivery (
   priority         INTEGER NOT NULL
     CONSTRAINT outbox_delivery_priority CHECK (typeof(priority) = 'integer' AND priority BETWEEN 0 AND 9),
   due_at           TEXT NOT NULL
-    CONSTRAINT outbox_delivery_due_at_24 CHECK (due_at GLOB '????-??-??T??:??:??.???Z'),
+    CONSTRAINT outbox_delivery_due_at_real CHECK (due_at GLOB '????-??-??T??:??:??.???Z'),
   expires_at       TEXT
-    CONSTRAINT outbox_delivery_expires_at_24 CHECK (expires_at GLOB '????-??-??T??:??:??.???Z'),
+    CONSTRAINT outbox_delivery_expires_at_real CHECK (expires_at GLOB '????-??-??T??:??:??.???Z'),
   on_doubt         TEXT NOT NULL
     CONSTRAINT outbox_delivery_on_doubt CHECK (on_doubt IN ('retry', 'hold')),
   claim_no         INTEGER NOT NULL DEFAULT 0                           -- the fence: it only grows
@@ -166,13 +166,13 @@ CREATE TABLE outbox_delivery (
   crashes          INTEGER NOT NULL DEFAULT 0
     CONSTRAINT outbox_delivery_crashes CHECK (crashes >= 0),
   dot_at           TEXT                                                 -- the dot mark: from here on it may have left
-    CONSTRAINT outbox_delivery_dot_at_24 CHECK (dot_at GLOB '????-??-??T??:??:??.???Z'),
+    CONSTRAINT outbox_delivery_dot_at_real CHECK (dot_at GLOB '????-??-??T??:??:??.???Z'),
   dot_through      INTEGER,                                             -- highest position it covers; NULL: all
   lease_owner      TEXT,                                                -- outbox_runner.id
   first_attempt_at TEXT
-    CONSTRAINT outbox_delivery_first_attempt_at_24 CHECK (first_attempt_at GLOB '????-??-??T??:??:??.???Z'),
+    CONSTRAINT outbox_delivery_first_attempt_at_real CHECK (first_attempt_at GLOB '????-??-??T??:??:??.???Z'),
   final_at         TEXT
-    CONSTRAINT outbox_delivery_final_at_24 CHECK (final_at GLOB '????-??-??T??:??:??.???Z'),
+    CONSTRAINT outbox_delivery_final_at_real CHECK (final_at GLOB '????-??-??T??:??:??.???Z'),
   last_code        INTEGER,
   last_status      TEXT,
   last_reply       TEXT,
