@@ -127,6 +127,7 @@ class Settlement:
     reply: Reply | None = None
     fates: tuple[RecipientFate, ...] = ()
     pause: Pause | None = None
+    sender: str = ""
     relay: str = ""
     tls: str = ""
     sha256: str = ""
@@ -265,6 +266,7 @@ def _settle(
         reply=deciding.reply,
         fates=attempt.fates[attempt.committed :],
         pause=pause,
+        sender=attempt.claim.sender,
     )
 
 

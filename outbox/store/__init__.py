@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -39,7 +39,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A request to claim at most `count` due messages of a lane."""
+    """A request to claim at most `count` due messages of a lane. The lanes of one sender share one count."""
 
     sender: str
     priority: int
@@ -77,6 +77,19 @@ class Reclaimed:
     claim_no: int
     dotted: bool
     held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Queued mail of one sender: how much, the earliest due time, and why it stays (empty: it only waits for that)."""
+
+    sender: str
+    count: int
+    due_at: datetime
+    reason: str = ""
+
+    def because(self, reason: str) -> Waiting:
+        return replace(self, reason=reason)
 
 
 class Settled(StrEnum):
@@ -127,12 +140,18 @@ class Store(Protocol):
     def lanes(self, after: str, limit: int) -> list[Lane]:
         """The next lanes of senders beyond `after`, by sender and priority. Costs a seek a lane, whatever they hold."""
 
-    def suspects(self) -> list[Claim]:
-        """Waiting messages whose last attempt ended with the death of its runner; at most a few."""
+    def suspects(self, now: datetime) -> list[Claim]:
+        """Due messages whose last attempt ended with the death of its runner; at most a few."""
 
     def content(self, claim: Claim) -> Content: ...
 
-    def sending(self) -> int: ...
+    def sending(self) -> int:
+        """How many messages are being sent, by any runner."""
+
+    def waiting(self) -> list[Waiting]:
+        """What is queued, by sender. Reads every queued row: not for the hot path."""
+
+    def held(self) -> int: ...
 
     def my_claims(self, runner: str) -> list[tuple[int, int]]: ...
 
@@ -184,7 +203,7 @@ def open_store(url: str, clock: Clock) -> Store:
     return SqliteStore(url, clock)
 
 
-def open_presence(url: str, on_notify: Callable[[], None], on_lost: Callable[[], None]) -> Presence:
+def open_presence(url: str, on_notify: Callable[[], object], on_lost: Callable[[], object]) -> Presence:
     """`on_notify` is called when the database announces mail, `on_lost` when others may think that we are dead."""
     from outbox.store.database import dialect_of, sqlite_path
 

@@ -40,7 +40,7 @@ class Listener(threading.Thread):
     its owner is dead. `on_notify` and `on_lost` are called from this thread.
     """
 
-    def __init__(self, url: str, on_notify: Callable[[], None], on_lost: Callable[[], None]) -> None:
+    def __init__(self, url: str, on_notify: Callable[[], object], on_lost: Callable[[], object]) -> None:
         super().__init__(name="outbox-listener", daemon=True)
         self._url = url
         self._on_notify = on_notify

@@ -17,7 +17,8 @@ from outbox.core.settlement import Claim
 from outbox.store import Lane, Mark, Pick
 from outbox.store.database import connect
 from outbox.store.listener import advisory_key, translated
-from outbox.store.queue import CLAIMED, SUSPECTS, SqlStore, as_claim, as_lane, moment
+from outbox.store.queue import SUSPECTS, SqlStore
+from outbox.store.rows import CLAIMED, as_claim, as_lane, moment
 
 # A loose index scan: one seek a lane, in one round trip.
 _LANES = """
@@ -57,7 +58,9 @@ UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_own
 WHERE state = 'queued' AND message_id IN (SELECT message_id FROM pick)
 RETURNING {CLAIMED}"""
 
-_SUSPECTS = f"SELECT {CLAIMED} FROM outbox_delivery WHERE state = 'queued' AND crashes > 0 ORDER BY message_id LIMIT %s"
+_SUSPECTS = f"""
+SELECT {CLAIMED} FROM outbox_delivery
+WHERE state = 'queued' AND crashes > 0 AND due_at <= %s ORDER BY message_id LIMIT %s"""
 
 _MARK = """
 UPDATE outbox_delivery AS d SET dot_at = %s, dot_through = m.through
@@ -115,17 +118,15 @@ class PostgresStore(SqlStore):
     def lanes(self, after: str, limit: int) -> list[Lane]:
         return [as_lane(row) for row in self._all(_LANES, (after, 10, limit))]
 
-    def suspects(self) -> list[Claim]:
-        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (SUSPECTS,))]
+    def suspects(self, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), SUSPECTS))]
 
-    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+    def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         senders, priorities = [each.sender for each in picks], [each.priority for each in picks]
         rows = self._all(_CLAIM, (senders, priorities, [each.count for each in picks], moment(now), runner))
-        order = {(each.sender, each.priority): place for place, each in enumerate(picks)}
-        ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender, row[2].priority], row[0], row[1]))
-        claims = [claim for _, _, claim in ready]
-        self._open_attempts(runner, claims, now)
-        return claims
+        order = {each.sender: place for place, each in enumerate(picks)}
+        ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender], row[0], row[1]))
+        return [claim for _, _, claim in ready]
 
     def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         claims = [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]

@@ -11,19 +11,27 @@ matches no row, and can never overwrite a newer result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import peewee
 
 from outbox.core.lifecycle import FINAL, State
-from outbox.core.message import Attachment, Message, Recipient, recipients_of
-from outbox.core.settlement import DOUBT_HELD, Claim, Fate, RecipientFate, Result, Settlement
+from outbox.core.message import Attachment, Message, recipients_of
+from outbox.core.settlement import DOUBT_HELD, Claim, Fate, Result, Settlement
 from outbox.errors import InvalidMessage
-from outbox.store import Content, Lane, Mark, Reclaimed, Settled
-
-CLAIMED = (
-    "message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first_attempt_at, due_at"
+from outbox.store import Content, Mark, Pick, Reclaimed, Settled, Waiting
+from outbox.store.rows import (
+    as_bytes,
+    as_message,
+    attempt_row,
+    moment,
+    moment_of,
+    parse_moment,
+    recipient_row,
+    reply_columns,
+    settle_row,
 )
 
 _OPEN_ATTEMPT = "INSERT INTO outbox_attempt (message_id, claim_no, runner_id, started_at) VALUES (?, ?, ?, ?)"
@@ -94,11 +102,14 @@ AND state = 'queued' RETURNING message_id"""
 _EXPIRABLE = """
 SELECT 1 FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? LIMIT 1"""
 
+_WAITING = """
+SELECT sender, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queued' GROUP BY sender ORDER BY sender"""
+
 _SETTLED_POSITIONS = """
 SELECT position FROM outbox_fate WHERE message_id = ? AND (fate IN ('accepted', 'bounced') OR claim_no = ?)"""
 
 _CONTENT = """
-SELECT id, token, created_at, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
+SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
   text_body, html_body, raw, erased_at
 FROM outbox WHERE id = ?"""
 
@@ -110,25 +121,16 @@ SELECT position, fate FROM outbox_recipient WHERE message_id = ? ORDER BY claim_
 
 CRASHES_HELD = "it has ended its runner three times; `outbox release ID` tries it again"
 CRASHES_BEFORE_HELD = 2
+_DIED = "the runner died after it had asked to write the dot"
 RECLAIM_BATCH = 200
 EXPIRE_BATCH = 200
 SUSPECTS = 8
 
 
-def moment(value: datetime | None) -> str | None:
-    """A moment as both dialects read it: 24 characters, UTC, whole milliseconds."""
-    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
-
-
-def parse_moment(value: Any) -> datetime | None:
-    if value is None or isinstance(value, datetime):
-        return value
-    return datetime.fromisoformat(value)
-
-
 class SqlStore:
     """What both dialects share. A subclass says how to connect, how to claim and mark, and what its errors mean."""
 
+    created_column = "created_at"
     headers_column = "headers"
     translate: Callable[[str], str] = staticmethod(lambda sql: sql)
 
@@ -138,7 +140,7 @@ class SqlStore:
         self.url = url
         self._reclaim_dead = self.translate(_RECLAIM.format(whose=_OF_THE_DEAD))
         self._reclaim_stray = self.translate(_RECLAIM.format(whose=_STRAY))
-        self._content = self.translate(_CONTENT.format(headers=self.headers_column))
+        self._content = self.translate(_CONTENT.format(created_at=self.created_column, headers=self.headers_column))
 
     @property
     def is_open(self) -> bool:
@@ -188,7 +190,7 @@ class SqlStore:
             Attachment(filename or "", as_bytes(content), content_type or "application/octet-stream", content_id or "")
             for filename, content, content_type, content_id in self._rows_of_one_message(_ATTACHMENTS, message_id)
         )
-        message = _as_message(columns, files)
+        message = as_message(columns, files)
         size = sum(len(each.content) for each in files) + sum(
             len(part) for part in (message.text_body, message.html_body, message.raw, message.recipients) if part
         )
@@ -200,6 +202,13 @@ class SqlStore:
     def sending(self) -> int:
         """How many messages are being sent, by any runner."""
         return int(self._all("SELECT count(*) FROM outbox_delivery WHERE state = 'sending'")[0][0])
+
+    def waiting(self) -> list[Waiting]:
+        rows = self._all(_WAITING)
+        return [Waiting(sender, count, moment_of(due_at)) for sender, count, due_at in rows]
+
+    def held(self) -> int:
+        return int(self._all("SELECT count(*) FROM outbox_delivery WHERE state = 'held'")[0][0])
 
     def my_claims(self, runner: str) -> list[tuple[int, int]]:
         rows = self._all(
@@ -214,16 +223,12 @@ class SqlStore:
         at = moment(now)
         learnt = [each for each in settlements if each.reply is not None]
         untried = [each for each in settlements if each.reply is None]
-        matched = dict(
-            zip(map(_key, learnt), self._matched(_SETTLE, [_settle_row(s, at) for s in learnt]), strict=True)
-        )
+        matched = dict(zip(map(_key, learnt), self._matched(_SETTLE, [settle_row(s, at) for s in learnt]), strict=True))
         rows = [(s.state, at if s.state in FINAL else None, s.message_id, s.claim_no) for s in untried]
         matched.update(zip(map(_key, untried), self._matched(_GIVE_BACK, rows), strict=True))
         written = [each for each in settlements if matched[_key(each)]]
-        self._many(_CLOSE_ATTEMPT, [_attempt_row(each, at) for each in written])
-        self._many(
-            _RECIPIENT, [_recipient_row(s.message_id, s.claim_no, fate, at) for s in written for fate in s.fates]
-        )
+        self._many(_CLOSE_ATTEMPT, [attempt_row(each, at) for each in written])
+        self._many(_RECIPIENT, [recipient_row(s.message_id, s.claim_no, fate, at) for s in written for fate in s.fates])
         return [Settled.WRITTEN if matched[_key(each)] else self._settle_late(each, now) for each in settlements]
 
     def _settle_late(self, settlement: Settlement, now: datetime) -> Settled:
@@ -241,16 +246,16 @@ class SqlStore:
         accepted = [each for each in settlement.fates if each.fate is Fate.ACCEPTED]
         if accepted:
             state = settlement.state
-            moved = self._all(_LATE_ACCEPT, (state, state, at, state, *_reply_columns(settlement), *key))
+            moved = self._all(_LATE_ACCEPT, (state, state, at, state, *reply_columns(settlement), *key))
             if moved:
                 claim_no = moved[0][0]
-                self._many(_RECIPIENT, [_recipient_row(key[0], claim_no, each, at) for each in accepted])
+                self._many(_RECIPIENT, [recipient_row(key[0], claim_no, each, at) for each in accepted])
         return Settled.LATE
 
     def _record_marked(self, marks: Iterable[Mark], now: datetime) -> None:
         """The fates of the transactions that came before the marked one, in the same attempt."""
         at = moment(now)
-        self._many(_RECIPIENT, [_recipient_row(m.message_id, m.claim_no, fate, at) for m in marks for fate in m.fates])
+        self._many(_RECIPIENT, [recipient_row(m.message_id, m.claim_no, fate, at) for m in marks for fate in m.fates])
 
     # -- taking back
 
@@ -308,68 +313,39 @@ class SqlStore:
         sql = "SELECT min(expires_at) FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL"
         return parse_moment(self._all(sql)[0][0])
 
+    # -- claiming
+
+    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        """Tier by tier: the picks of one sender share a count, so what its urgent lane took, the next one cannot."""
+        left = {pick.sender: pick.count for pick in picks}
+        claims: list[Claim] = []
+        for tier in _tiers(picks):
+            wanted = [replace(pick, count=left[pick.sender]) for pick in tier if left[pick.sender] > 0]
+            for claim in self._claim_tier(runner, wanted, now) if wanted else ():
+                left[claim.sender] -= 1
+                claims.append(claim)
+        self._open_attempts(runner, claims, now)
+        return claims
+
+    def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        raise NotImplementedError
+
     def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:
         at = moment(now)
         self._many(_OPEN_ATTEMPT, [(each.message_id, each.claim_no, runner, at) for each in claims])
 
 
-_DIED = "the runner died after it had asked to write the dot"
-
-
-def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
-    """A row of CLAIMED, with its sort key in front: RETURNING has no order."""
-    message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first, due_at = row
-    claim = Claim(
-        message_id,
-        claim_no,
-        sender,
-        priority,
-        failures,
-        doubts,
-        crashes,
-        on_doubt,
-        parse_moment(expires_at),
-        parse_moment(first),
-    )
-    return due_at, message_id, claim
-
-
-def as_lane(row: Sequence[Any]) -> Lane:
-    due_at = parse_moment(row[2])
-    assert due_at is not None  # NOT NULL in the schema
-    return Lane(row[0], row[1], due_at)
-
-
-def as_bytes(value: bytes | memoryview | str | None) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    return b"" if value is None else bytes(value)
-
-
-def _as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
-    message_id, token, created_at, sender, *texts = columns
-    *headers, return_path, text_body, html_body, raw = texts
-    created = parse_moment(created_at)
-    assert created is not None
-    sender_name, recipients, cc, bcc, reply_to, subject, custom = (_text(each) for each in headers)
-    return Message(
-        id=message_id,
-        token=token,
-        created_at=created.astimezone(UTC),
-        sender=_text(sender),
-        sender_name=sender_name,
-        recipients=recipients,
-        cc=cc,
-        bcc=bcc,
-        reply_to=reply_to,
-        subject=subject,
-        headers=custom,
-        return_path=_text(return_path),
-        text_body=None if text_body is None else _text(text_body),
-        html_body=None if html_body is None else _text(html_body),
-        raw=None if raw is None else as_bytes(raw),
-        attachments=files,
-    )
+def _tiers(picks: Sequence[Pick]) -> list[list[Pick]]:
+    """The first lane of every sender, then the second of those that have one, and so on."""
+    tiers: list[list[Pick]] = []
+    seen: dict[str, int] = {}
+    for pick in picks:
+        tier = seen.get(pick.sender, 0)
+        seen[pick.sender] = tier + 1
+        if tier == len(tiers):
+            tiers.append([])
+        tiers[tier].append(pick)
+    return tiers
 
 
 def origin_of(error: BaseException) -> BaseException:
@@ -379,60 +355,5 @@ def origin_of(error: BaseException) -> BaseException:
     return error
 
 
-def _text(value: Any) -> str:
-    """SQLite columns hold what was put in, whatever their type says."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidMessage("5.6.0", f"a text column holds bytes that are not UTF-8: {error.reason}") from None
-    return value if isinstance(value, str) else str(value)
-
-
 def _key(settlement: Settlement) -> tuple[int, int]:
     return settlement.message_id, settlement.claim_no
-
-
-def _reply_columns(settlement: Settlement) -> tuple[int | None, str | None, str | None]:
-    reply = settlement.reply
-    return (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
-
-
-def _settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
-    return (
-        settlement.state,
-        moment(settlement.due_at),
-        settlement.failures,
-        int(settlement.doubted),
-        at if settlement.state in FINAL else None,
-        at,
-        settlement.hold_reason or None,
-        *_reply_columns(settlement),
-        settlement.message_id,
-        settlement.claim_no,
-    )
-
-
-def _attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
-    return (
-        moment(settlement.dot_at),
-        at,
-        settlement.result,
-        settlement.stage,
-        *_reply_columns(settlement),
-        settlement.relay or None,
-        settlement.tls or None,
-        settlement.account or None,
-        settlement.sha256 or None,
-        settlement.message_id,
-        settlement.claim_no,
-    )
-
-
-def _recipient_row(message_id: int, claim_no: int, fate: RecipientFate, at: str | None) -> tuple[Any, ...]:
-    recipient: Recipient = fate.recipient
-    reply = fate.reply
-    words = (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
-    return (message_id, recipient.position, claim_no, recipient.address, recipient.kind, fate.fate, *words, at)

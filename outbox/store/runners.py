@@ -45,6 +45,12 @@ def overdue(store: Store, runner: str, now: datetime) -> list[str]:
     return [row.id for row in query.execute(store.db)]
 
 
+def dead_holding(store: Store) -> bool:
+    """Whether a runner that is declared dead still has messages in its name."""
+    dead = Runner.select(Runner.id).where(Runner.dead_at.is_null(False))
+    return Delivery.select().where(Delivery.state == "sending", Delivery.lease_owner.in_(dead)).exists(store.db)
+
+
 def bury(store: Store, dead: list[str], now: datetime) -> None:
     """Declare these runners dead, for good. Their messages are then taken back by `Store.reclaim`."""
     Runner.update(dead_at=now, asleep=False).where(Runner.id.in_(dead), Runner.dead_at.is_null()).execute(store.db)

@@ -19,7 +19,8 @@ from outbox.core.settlement import Claim
 from outbox.store import Lane, Mark, Pick, TransientError
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
-from outbox.store.queue import CLAIMED, SUSPECTS, SqlStore, as_claim, as_lane, moment, origin_of
+from outbox.store.queue import SUSPECTS, SqlStore, origin_of
+from outbox.store.rows import CLAIMED, as_claim, as_lane, moment
 
 _LANE = """
 SELECT sender, priority, due_at FROM outbox_delivery
@@ -39,7 +40,9 @@ UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_own
 WHERE message_id = ? AND state = 'queued' AND due_at <= ?
 RETURNING {CLAIMED}"""
 
-_SUSPECTS = f"SELECT {CLAIMED} FROM outbox_delivery WHERE state = 'queued' AND crashes > 0 ORDER BY message_id LIMIT ?"
+_SUSPECTS = f"""
+SELECT {CLAIMED} FROM outbox_delivery
+WHERE state = 'queued' AND crashes > 0 AND due_at <= ? ORDER BY message_id LIMIT ?"""
 
 _MARK = """
 UPDATE outbox_delivery SET dot_at = ?, dot_through = ?
@@ -63,6 +66,9 @@ _RECONNECT = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.S
 
 class SqliteStore(SqlStore):
     """See `outbox.store.Store`."""
+
+    # An application may have written any spelling of a date that SQLite understands.
+    created_column = "strftime('%Y-%m-%dT%H:%M:%fZ', created_at, '+0 seconds')"
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url)
@@ -120,16 +126,15 @@ class SqliteStore(SqlStore):
             seek = (row[0], row[1])
         return found
 
-    def suspects(self) -> list[Claim]:
-        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (SUSPECTS,))]
+    def suspects(self, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), SUSPECTS))]
 
-    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+    def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         at = moment(now)
         claims: list[Claim] = []
         for pick in picks:
             rows = self._all(_CLAIM, (runner, pick.sender, pick.priority, at, pick.count))
             claims.extend(claim for _, _, claim in sorted(map(as_claim, rows), key=lambda row: row[:2]))
-        self._open_attempts(runner, claims, now)
         return claims
 
     def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:

@@ -1,0 +1,121 @@
+"""``outbox run``: the runner."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox.cli import output
+from outbox.cli.session import Session, session_of
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from outbox.runner.service import Errand, Remainder
+    from outbox.settings import Config
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing that could go now is left; say what stays, and why.")
+    ] = False,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="TIME", help="With --until-empty: also do what comes due within this time.")
+    ] = "0s",
+    once: Annotated[bool, typer.Option("--once", help="Look once, send what was found, and end.")] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, metavar="N", help="This many runners, each in its own process.")
+    ] = 1,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="TIME", help="At a stop, what is past DATA may take this long.")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings only.")] = False,
+) -> None:
+    """Send what is due, and go on until stopped. Ctrl-C or SIGTERM drains and ends; a second one ends at once."""
+    from outbox import log
+    from outbox.runner.service import Errand
+
+    session = session_of(ctx)
+    if once and until_empty:
+        raise typer.BadParameter("give one of --once and --until-empty")
+    log.set_up(-1 if quiet else session.verbosity)
+    with session.database():
+        pass  # an old or missing schema is said before anything is started
+    if processes > 1:
+        from outbox.runner.supervise import supervise
+
+        raise typer.Exit(supervise(processes, _child_arguments(ctx, session)))
+    config = _with_grace(session.config, _duration("--grace", grace) if grace else None)
+    errand = Errand(once, until_empty, _duration("--wait", wait))
+    raise typer.Exit(asyncio.run(_serve(session, config, errand)))
+
+
+async def _serve(session: Session, config: Config, errand: Errand) -> int:
+    from importlib.metadata import version
+
+    from outbox.runner.service import Service
+    from outbox.runner.supervise import watch_parent
+
+    service = Service(
+        config,
+        lambda: session.vault,
+        session.clock,
+        version=version("mail-outbox"),
+        rescue_file=_rescue_file(config),
+    )
+    service.listen_for_signals()
+    watch_parent(service.stop)
+    return await service.run(errand, _report)
+
+
+def _rescue_file(config: Config) -> Path:
+    """Beside the SQLite database, else beside the configuration: on local disk, and the same at the next start."""
+    from outbox.store.database import dialect_of, sqlite_path
+
+    if dialect_of(config.database) == "sqlite":
+        return Path(sqlite_path(config.database) + ".rescue")
+    return (config.file.absolute().parent if config.file else Path.cwd()) / "outbox.rescue"
+
+
+def _report(remainder: Remainder) -> None:
+    for each in remainder.waiting:
+        reason = each.reason or f"due {each.due_at:%Y-%m-%dT%H:%M:%SZ}"
+        output.note(f"stays: {each.count} from {each.sender}: {reason}")
+    if remainder.held:
+        output.note(f"stays: {remainder.held} held; `outbox list --state held` shows them")
+
+
+def _duration(option: str, text: str) -> timedelta:
+    from outbox.core.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _with_grace(config: Config, grace: timedelta | None) -> Config:
+    if grace is None:
+        return config
+    return config.model_copy(update={"run": config.run.model_copy(update={"grace": grace})})
+
+
+def _child_arguments(ctx: typer.Context, session: Session) -> list[str]:
+    """The command line of each process: ours, but for --processes."""
+    arguments = ["-v"] * session.verbosity
+    if session.database_url:
+        arguments += ["--database", session.database_url]
+    arguments.append("run")
+    for name, value in ctx.params.items():
+        option = "--" + name.replace("_", "-")
+        if name == "processes" or value in (False, "", None):
+            continue
+        arguments += [option] if value is True else [option, str(value)]
+    return arguments

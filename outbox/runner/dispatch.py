@@ -1,0 +1,308 @@
+"""Which messages to claim next: fairly, no more than can be sent now, and nothing that is paused.
+
+    bell ─► look at the lanes ─► allocate ─► claim ─► a delivery each        (until nothing can be claimed)
+         ◄──────────── mail came, a place became free, something comes due ◄──────────────┘
+
+A lane is one sender's mail of one priority. Lanes are visited round robin by sender, so a bulk sender starves nobody;
+within a sender, lower priority numbers go first. The cost of a pass is a seek a lane, whatever history, scheduled mail
+or paused senders there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from outbox.core.account import Account, Registry
+from outbox.core.settlement import Claim
+from outbox.runner.clerk import Clerk
+from outbox.runner.registrar import Registrar
+from outbox.store import Lane, Pick, Store
+
+log = logging.getLogger("outbox.dispatch")
+
+LANES = 64
+"""Lanes looked at in one pass; the next pass goes on behind the last sender."""
+
+AHEAD = 4
+"""How many messages are claimed for each connection: the next ones are at hand when one is done."""
+
+REFUSED_AT_ONCE = 100
+"""Mail of unregistered senders needs no connection: so many are refused in one pass."""
+
+ALONE = 5.0
+"""Seconds for which a suspect has the runner for itself."""
+
+BLOCKED_POLL = 1.0
+"""Seconds between looks while something is paused: a pause ends by the clock, or by an operator, without a commit
+that we are told of.
+"""
+
+
+def window(account: Account) -> int:
+    """How many messages of an account may be claimed by one runner at the same time."""
+    return account.max_connections * AHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What to claim now, and what stays: `crowded`, something for want of places; `blocked`, something paused;
+    `next_due`, the earliest time at which a lane that may send has something.
+    """
+
+    picks: tuple[Pick, ...] = ()
+    crowded: bool = False
+    blocked: bool = False
+    next_due: datetime | None = None
+
+
+def allocate(
+    lanes: Iterable[Lane],
+    registry: Registry,
+    in_flight: Mapping[str, int],
+    turns: Mapping[str, str],
+    now: datetime,
+) -> Allocation:
+    """Share the free places of each account equally among its senders with due mail, urgent priorities first.
+
+    `in_flight` and `turns` are by account (``""``: unregistered senders): how many messages are under way, and which
+    sender was the last to be given places; the one behind it comes first now.
+    """
+    due: dict[str, dict[str, list[Lane]]] = {}
+    free: dict[str, int] = {}
+    blocked, later = False, []
+    for lane in lanes:
+        route = registry.resolve(lane.sender)
+        if route is not None and route.blocked(now):
+            blocked = True
+        elif lane.due_at > now:
+            later.append(lane.due_at)
+        else:
+            name = "" if route is None else route.account.name
+            limit = REFUSED_AT_ONCE if route is None else window(route.account)
+            free[name] = max(0, limit - in_flight.get(name, 0))
+            due.setdefault(name, {}).setdefault(lane.sender, []).append(lane)
+    picks: list[Pick] = []
+    crowded = False
+    for name, senders in due.items():
+        last = turns.get(name, "")
+        for place, sender in enumerate(sorted(senders, key=lambda each: (each <= last, each))):
+            share = -(-free[name] // (len(senders) - place))  # rounded up, so that every place is used
+            free[name] -= share
+            crowded |= share == 0
+            picks.extend(Pick(sender, lane.priority, share) for lane in senders[sender] if share)
+    return Allocation(tuple(picks), crowded, blocked, min(later, default=None))
+
+
+class Dispatch:
+    """The loop above. `deliver` is called for every claim, as an asyncio task of its own."""
+
+    def __init__(
+        self,
+        clerk: Clerk,
+        registrar: Registrar,
+        runner: Callable[[], str],
+        deliver: Callable[[Claim], Coroutine[None, None, None]],
+        *,
+        poll: timedelta,
+        announce: Callable[[bool], Awaitable[None]] | None = None,
+    ) -> None:
+        """`announce` says in the database whether we sleep, where INSERTs wake those who do (PostgreSQL)."""
+        self._clerk = clerk
+        self._registrar = registrar
+        self._runner = runner
+        self._deliver = deliver
+        self._poll = poll.total_seconds()
+        self._bell = asyncio.Event()
+        self._cursor = ""
+        self._turns: dict[str, str] = {}
+        self._stopping = False
+        self._in_flight: Counter[str] = Counter()
+        self._deliveries: dict[asyncio.Task[None], Claim] = {}
+        self._announce = announce
+        self._asleep = False
+        self.standing = Allocation()
+        """What the last round saw and could not claim, over all lanes (without the picks)."""
+        self.quiet = asyncio.Event()
+        """Set while nothing is under way and the last round found nothing that could go."""
+        self.claimed = 0
+        """How many messages have been claimed so far."""
+
+    def ring(self) -> None:
+        """Look again, soon. Cheap, and never lost: called for new mail, by the schedule, and by finished deliveries."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Claim nothing any more."""
+        self._stopping = True
+        self._bell.set()
+
+    @property
+    def claims(self) -> set[tuple[int, int]]:
+        """What is being delivered, as (message_id, claim_no)."""
+        return {(each.message_id, each.claim_no) for each in self._deliveries.values()}
+
+    @property
+    def busy(self) -> int:
+        return len(self._deliveries)
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopping:
+            self._bell.clear()
+            await self.round()
+            if self._bell.is_set():
+                continue
+            if not self.busy and not self.standing.crowded:
+                self.quiet.set()
+            if self._announce is not None and not self._asleep and not self.standing.crowded:
+                # Say that we sleep, then look once more: what was committed before that was not announced to us.
+                await self._say_asleep(True)
+                continue
+            rung = await self._wait()
+            self.quiet.clear()
+            if rung and self._asleep:
+                await self._say_asleep(False)
+
+    async def _say_asleep(self, asleep: bool) -> None:
+        assert self._announce is not None
+        await self._announce(asleep)
+        self._asleep = asleep
+
+    async def _wait(self) -> bool:
+        """Until the bell (True), the next due time, or `poll`, in case a wake-up was lost."""
+        seconds = self._poll
+        if self.standing.next_due is not None:
+            seconds = min(seconds, max(0.001, (self.standing.next_due - self._clerk.now()).total_seconds()))
+        if self.standing.blocked:
+            seconds = min(seconds, BLOCKED_POLL)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def round(self) -> None:
+        """Claim what can go now, over all lanes, once around. `standing` then says what stays, and why."""
+        standing = Allocation()
+        start = after = self._cursor
+        crowded_after: str | None = None
+        around = start == ""
+        while not self._stopping:
+            lanes, seen = await self._pass(after)
+            standing = _add(standing, seen)
+            after = behind(lanes) if len(lanes) == LANES else ""
+            if seen.crowded and crowded_after is None:
+                crowded_after = after
+            if (after == "" and around) or (around and start and after >= start):
+                break
+            around = around or after == ""
+        # Whoever stands behind the lanes that took the last places comes first in the next round.
+        self._cursor = crowded_after or ""
+        self.standing = standing
+
+    async def _pass(self, after: str) -> tuple[list[Lane], Allocation]:
+        """Look at the lanes behind `after`, and claim what can go."""
+        registry = await self._registrar.refresh()
+        now = self._clerk.now()
+        lanes, suspects = await self._clerk.read(partial(_look, after, now))
+        seen = allocate(lanes, registry, self._in_flight, self._turns, now)
+        if seen.picks and await self._claim(seen.picks):
+            seen = replace(seen, crowded=True)
+        if suspects:
+            await self._send_alone(suspects)
+        return lanes, seen
+
+    async def _claim(self, picks: Sequence[Pick]) -> bool:
+        """Claim and begin to deliver. Whether a sender gave all that was asked of it, so that there may be more."""
+        claims = await self._clerk.claim(partial(_claim_lanes, self._runner(), picks))
+        for claim in claims:
+            self._begin(claim)
+        taken = Counter(each.sender for each in claims)
+        for pick in picks:
+            self._turns[self._account_of(pick.sender)] = pick.sender
+        return any(taken[pick.sender] >= pick.count for pick in picks)
+
+    def _account_of(self, sender: str) -> str:
+        route = self._registrar.registry.resolve(sender)
+        return "" if route is None else route.account.name
+
+    async def _send_alone(self, suspects: Sequence[Claim]) -> None:
+        """A message whose last attempt ended with the death of its runner is sent alone, so that, should it be the
+        cause, it takes no other with it. What ends a process does so at once: a slow relay is not waited for.
+        """
+        for suspect in suspects:
+            route = self._registrar.registry.resolve(suspect.sender)
+            if route is not None and route.blocked(self._clerk.now()):
+                continue
+            await self.drain(ALONE)
+            if self._stopping:
+                return
+            for claim in await self._clerk.claim(partial(_claim_one, self._runner(), suspect.message_id)):
+                self._begin(claim)
+            await self.drain(ALONE)
+
+    def _begin(self, claim: Claim) -> None:
+        route = self._registrar.registry.resolve(claim.sender)
+        name, refill = ("", 1) if route is None else (route.account.name, route.account.max_connections)
+        self.claimed += 1
+        self._in_flight[name] += 1
+        task = asyncio.create_task(self._deliver(claim))
+        self._deliveries[task] = claim
+        task.add_done_callback(partial(self._finished, name, refill))
+
+    def _finished(self, name: str, refill: int, task: asyncio.Task[None]) -> None:
+        claim = self._deliveries.pop(task)
+        self._in_flight[name] -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("id=%d: %s", claim.message_id, error, exc_info=error)
+        # Places are refilled a connection's worth at a time: a claim for every one of them would be a commit each.
+        if self._in_flight[name] <= refill * (AHEAD - 1):
+            self._bell.set()
+
+    async def drain(self, seconds: float | None) -> int:
+        """Wait for the deliveries under way, at most so long (None: to the end). How many are left."""
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=seconds)
+        return len(self._deliveries)
+
+    async def abandon(self) -> None:
+        """Cut off the deliveries that are left."""
+        for task in self._deliveries:
+            task.cancel()
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=5)
+
+
+def behind(lanes: Sequence[Lane]) -> str:
+    """The sender to go on behind: the last one whose lanes were all seen. A sender has ten lanes at most."""
+    last = lanes[-1].sender
+    complete = [lane.sender for lane in lanes if lane.sender != last]
+    return complete[-1] if complete else last
+
+
+def _add(standing: Allocation, seen: Allocation) -> Allocation:
+    due = [each for each in (standing.next_due, seen.next_due) if each is not None]
+    return Allocation(
+        crowded=standing.crowded or seen.crowded,
+        blocked=standing.blocked or seen.blocked,
+        next_due=min(due, default=None),
+    )
+
+
+def _look(cursor: str, now: datetime, store: Store) -> tuple[list[Lane], list[Claim]]:
+    return store.lanes(cursor, LANES), store.suspects(now)
+
+
+def _claim_lanes(runner: str, picks: Sequence[Pick], store: Store, now: datetime) -> list[Claim]:
+    return store.claim(runner, picks, now)
+
+
+def _claim_one(runner: str, message_id: int, store: Store, now: datetime) -> list[Claim]:
+    return store.claim_one(runner, message_id, now)

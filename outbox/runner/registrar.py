@@ -1,0 +1,101 @@
+"""What the runner knows of accounts and senders: a snapshot, taken anew every second or when a fault changes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from outbox.clock import Clock
+from outbox.core.account import Account, Registry
+from outbox.core.outcome import Scope
+from outbox.core.secret import Secret
+from outbox.core.settlement import Settlement
+from outbox.runner.clerk import Clerk
+from outbox.smtp.connection import Relay
+from outbox.store import Store, accounts, senders
+from outbox.store.journal import Act
+from outbox.vault import Vault
+
+log = logging.getLogger("outbox.registrar")
+
+FRESH = 1.0
+"""Seconds for which a snapshot is good: how long a pause by an operator may take to be heard."""
+
+
+class Registrar:
+    """Resolves senders to accounts, opens their secrets, and writes down the faults that reach beyond one message."""
+
+    def __init__(self, clerk: Clerk, clock: Clock, open_vault: Callable[[], Vault], *, helo: str, who: str) -> None:
+        self.registry = Registry()
+        self._clerk = clerk
+        self._clock = clock
+        self._open_vault = open_vault
+        self._vault: Vault | None = None
+        self._helo = helo
+        self._who = who
+        self._taken_at = float("-inf")
+        self._relays: dict[tuple[Account, str], Relay] = {}
+
+    async def refresh(self, *, force: bool = False) -> Registry:
+        """The snapshot, no older than FRESH seconds."""
+        if force or self._clock.monotonic() - self._taken_at > FRESH:
+            self.registry = await self._clerk.read(lambda store: accounts.registry(store.db))
+            self._taken_at = self._clock.monotonic()
+        return self.registry
+
+    def relay(self, account: Account) -> Relay:
+        """How to reach and log in to the account's relay. Raises VaultError when its secret does not open."""
+        key = (account, self._helo)
+        if key not in self._relays:
+            self._relays = {old: relay for old, relay in self._relays.items() if old[0].name != account.name}
+            self._relays[key] = Relay(
+                host=account.relay_host,
+                port=account.relay_port,
+                tls=account.tls,
+                helo=self._helo,
+                ca_file=account.ca_file,
+                mechanism=account.mechanism,
+                username=account.username,
+                password=self._password(account),
+            )
+        return self._relays[key]
+
+    def _password(self, account: Account) -> Secret:
+        if account.secret is None:
+            return Secret("")
+        return self.open_vault().open_account(account)
+
+    def open_vault(self) -> Vault:
+        """The vault, loaded when the first password is needed. Raises VaultError when there is no key."""
+        if self._vault is None:
+            self._vault = self._open_vault()
+        return self._vault
+
+    async def pause(self, settlement: Settlement) -> None:
+        """Write down that the account, the sender or the relay is at fault, for every runner and reader to see."""
+        await self._clerk.upkeep(lambda store, now: self._write_pause(store, settlement, Act(self._who, now)))
+        await self.refresh(force=True)
+
+    def _write_pause(self, store: Store, settlement: Settlement, act: Act) -> None:
+        pause = settlement.pause
+        account = self.registry.accounts.get(settlement.account)
+        if pause is None or account is None:
+            return
+        log.warning("%s of account %s: %s", pause.scope, account.name, pause.reason)
+        used = settlement.credential_version
+        if pause.scope is Scope.RELAY:
+            accounts.trip_relay(store.db, account.relay_host, account.relay_port, pause.reason, act)
+        elif pause.scope is Scope.ACCOUNT:
+            accounts.pause_account(store.db, account.name, pause.reason, pause.until, act, used=used)
+        elif pause.scope is Scope.SENDER:
+            senders.pause_sender(store.db, settlement.sender, pause.reason, pause.until, act, used=used)
+
+    async def relay_answered(self, account: Account) -> None:
+        """A mail was accepted: the breaker, if it had counted anything, starts again from zero."""
+        if account.breaker_failures:
+            await self._clerk.upkeep(
+                lambda store, now: accounts.relay_recovered(
+                    store.db, account.relay_host, account.relay_port, Act(self._who, now)
+                )
+            )
+            await self.refresh(force=True)

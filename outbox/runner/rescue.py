@@ -1,0 +1,85 @@
+"""Results that could not be written to the database before the runner had to end.
+
+A relay's 2xx that nobody recorded would become a second copy. So at shutdown what the clerk could not commit goes, one
+JSON object a line, to a local file, synced before we exit; the next runner replays it. Replaying is safe any number of
+times: settlements are fenced by their claim number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from outbox.core.lifecycle import State
+from outbox.core.message import Recipient
+from outbox.core.outcome import Outcome, Scope, Stage, Verdict
+from outbox.core.reply import Reply
+from outbox.core.settlement import Fate, RecipientFate, Result, Settlement
+
+log = logging.getLogger("outbox.rescue")
+
+
+def save(path: Path, settlements: Sequence[Settlement]) -> None:
+    """Append them to `path` (mode 0600) and sync it."""
+    if not settlements:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        for each in settlements:
+            file.write(json.dumps(_to_json(each), ensure_ascii=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    log.warning("%d results could not be written to the database; they wait in %s", len(settlements), path)
+
+
+def load(path: Path) -> list[Settlement]:
+    """What a runner before us has left there. A torn last line, of a crash in the middle of it, is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    settlements = []
+    for line in lines:
+        try:
+            settlements.append(_from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("a line of %s cannot be read: %s", path, error)
+    return settlements
+
+
+def discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _to_json(settlement: Settlement) -> dict[str, Any]:
+    # A pause belongs to its moment; replayed hours later it would be wrong.
+    fields = asdict(replace(settlement, pause=None))
+    for name in ("due_at", "dot_at"):
+        if fields[name] is not None:
+            fields[name] = fields[name].isoformat()
+    return fields
+
+
+def _from_json(fields: dict[str, Any]) -> Settlement:
+    fields = dict(fields)
+    for name in ("due_at", "dot_at"):
+        if fields[name] is not None:
+            fields[name] = datetime.fromisoformat(fields[name])
+    fields["state"] = State(fields["state"])
+    fields["result"] = Result(fields["result"])
+    fields["stage"] = fields["stage"] and Stage(fields["stage"])
+    fields["reply"] = fields["reply"] and Reply(**fields["reply"])
+    fields["fates"] = tuple(_fate_from_json(each) for each in fields["fates"])
+    return Settlement(**fields)
+
+
+def _fate_from_json(fields: dict[str, Any]) -> RecipientFate:
+    outcome = Outcome(Verdict(fields["outcome"]["verdict"]), Scope(fields["outcome"]["scope"]))
+    reply = fields["reply"] and Reply(**fields["reply"])
+    return RecipientFate(Recipient(**fields["recipient"]), Fate(fields["fate"]), reply, outcome, Stage(fields["stage"]))

@@ -1,0 +1,312 @@
+"""One runner, from its first look at the database to its last settlement.
+
+start    connect · replay what an earlier runner rescued · show that we live · schedule the duties
+run      dispatch until a signal, or until there is nothing left (`--until-empty`), or once around (`--once`)
+drain    claim nothing more · let what is past DATA finish, for `grace` · give back the rest · write everything
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from outbox.clock import Clock
+from outbox.core.settlement import Settlement
+from outbox.runner import rescue
+from outbox.runner.clerk import Clerk
+from outbox.runner.delivery import Delivery
+from outbox.runner.dispatch import Dispatch
+from outbox.runner.registrar import Registrar
+from outbox.runner.schedule import Schedule
+from outbox.runner.upkeep import Identity, Upkeep
+from outbox.settings import Config
+from outbox.smtp.pool import Pool
+from outbox.smtp.relay import Deadlines
+from outbox.store import Store, Waiting, open_presence, open_store, runners
+from outbox.store.database import dialect_of
+from outbox.vault import Vault
+
+log = logging.getLogger("outbox.runner")
+
+RECLAIM_EVERY = timedelta(seconds=1)
+EXPIRE_EVERY = timedelta(seconds=1)
+FORGET_EVERY = timedelta(hours=1)
+WATCH_EVERY = timedelta(seconds=1)
+IDLE_EVERY = timedelta(seconds=2)
+
+ANNOUNCED_POLL = timedelta(milliseconds=500)
+"""On PostgreSQL: an INSERT that ran before we said that we sleep, and commits after our last look, wakes nobody."""
+
+FLUSH = 10.0
+"""Seconds for which the clerk may still try to write at the end; then the rescue file takes what is left."""
+
+EXIT_BROKEN = 70
+"""The clerk's thread has died: nothing can be written any more, so a supervisor must start us anew (EX_SOFTWARE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """When a runner ends by itself. Neither: it does not. `wait`: also do what comes due within that time."""
+
+    once: bool = False
+    until_empty: bool = False
+    wait: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What stays when a runner ends by itself: messages that wait, and why."""
+
+    waiting: tuple[Waiting, ...]
+    held: int
+
+
+class Service:
+    """See above. `open_vault` raises VaultError when there is no key; it is asked when the first account has a
+    password. `rescue_file` is where results go that the database does not take at the end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        open_vault: Callable[[], Vault],
+        clock: Clock,
+        *,
+        version: str,
+        rescue_file: Path,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self._config = config
+        self._open_vault = open_vault
+        self._clock = clock
+        self._rescue_file = rescue_file
+        self._deadlines = deadlines or Deadlines()
+        self._identity = Identity(clock.token(), version, config.run.lease)
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._exit = 0
+
+    # -- signals
+
+    def stop(self) -> None:
+        """Drain and end; the second time: at once."""
+        if self._stop.is_set():
+            self._at_once.set()
+        self._stop.set()
+
+    def listen_for_signals(self) -> None:
+        """SIGTERM and Ctrl-C (SIGBREAK on Windows) stop us."""
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            try:
+                loop.add_signal_handler(number, self.stop)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.stop))
+
+    # -- the whole life
+
+    async def run(self, errand: Errand, report: Callable[[Remainder], None] = lambda _: None) -> int:
+        """The exit status: 0, or EXIT_BROKEN. Raises DatabaseError and VaultError when it cannot begin."""
+        self._assemble()
+        await self._clerk.start()
+        try:
+            await self._begin()
+            await self._work(errand)
+            if (errand.once or errand.until_empty) and not self._stop.is_set():
+                report(await self._remainder())
+        finally:
+            await self._end()
+        return self._exit
+
+    def _assemble(self) -> None:
+        config, clock = self._config, self._clock
+        loop = asyncio.get_running_loop()
+        announced = dialect_of(config.database) == "postgres"
+        self._clerk = Clerk(
+            open_store(config.database, clock), clock, byte_budget=config.run.byte_budget, on_change=self._ring
+        )
+        self._registrar = Registrar(
+            self._clerk, clock, self._open_vault, helo=config.helo, who=f"runner {self._identity.id[:8]}"
+        )
+        self._pool = Pool(self._deadlines)
+        policy = config.retry.policy()
+        self._delivery = Delivery(
+            self._clerk,
+            self._pool,
+            self._registrar,
+            policy,
+            clock,
+            recipients_per_transaction=config.run.recipients_per_transaction,
+            draining=self._stop.is_set,
+        )
+        self._dispatch = Dispatch(
+            self._clerk,
+            self._registrar,
+            lambda: self._identity.id,
+            self._delivery.deliver,
+            poll=min(config.run.poll, ANNOUNCED_POLL) if announced else config.run.poll,
+            announce=self._announce if announced else None,
+        )
+        self._presence = open_presence(
+            config.database,
+            on_notify=partial(loop.call_soon_threadsafe, self._ring),
+            on_lost=lambda: log.warning("lost the connection that shows this runner to be alive; reconnecting"),
+        )
+        self._upkeep = Upkeep(
+            self._clerk,
+            self._identity,
+            self._presence,
+            max_doubts=policy.max_doubts,
+            claims=lambda: self._dispatch.claims,
+            on_reclaimed=self._ring,
+            new_id=clock.token,
+        )
+        self._schedule = Schedule(clock)
+
+    def _ring(self) -> None:
+        self._dispatch.ring()
+
+    async def _announce(self, asleep: bool) -> None:
+        await self._clerk.upkeep(lambda store, _: runners.fall_asleep(store, self._identity.id, asleep=asleep))
+
+    async def _begin(self) -> None:
+        await self._replay()
+        await self._open_secrets()
+        await self._upkeep.arrive()
+        log.info("runner %s started", self._identity.id[:8])
+        every = self._schedule.every
+        every(self._config.run.poll, "dispatch", self._look)
+        every(RECLAIM_EVERY, "reclaim", self._upkeep.reclaim)
+        every(EXPIRE_EVERY, "expire", self._upkeep.expire)
+        every(self._config.run.renew, "renew", self._upkeep.renew)
+        every(IDLE_EVERY, "idle connections", self._pool.close_idle)
+        every(FORGET_EVERY, "forget runners", self._upkeep.forget)
+        every(WATCH_EVERY, "watch", self._watch)
+        self._schedule.start()
+
+    async def _look(self) -> None:
+        self._ring()
+
+    async def _watch(self) -> None:
+        if not self._clerk.alive:
+            log.critical("the clerk has died; ending, so that a supervisor starts this runner anew")
+            self._exit = EXIT_BROKEN
+            self.stop()
+            self.stop()
+
+    async def _replay(self) -> None:
+        """Write down what an earlier runner could not."""
+        settlements = rescue.load(self._rescue_file)
+        for each in settlements:
+            await self._clerk.settle(each)
+        if settlements:
+            log.info("%d results of an earlier run were written from %s", len(settlements), self._rescue_file)
+            rescue.discard(self._rescue_file)
+
+    async def _open_secrets(self) -> None:
+        """Without any key, accounts with a password cannot work: better said now than by pausing one after another."""
+        registry = await self._registrar.refresh(force=True)
+        if any(account.secret for account in registry.accounts.values()):
+            self._registrar.open_vault()
+
+    # -- working
+
+    async def _work(self, errand: Errand) -> None:
+        if errand.once:
+            await self._dispatch.round()
+            await self._first(self._dispatch.drain(None))
+            return
+        dispatching = asyncio.create_task(self._keep_dispatching())
+        try:
+            await self._first(self._until_empty(errand.wait) if errand.until_empty else self._stop.wait())
+        finally:
+            self._dispatch.stop()
+            await dispatching
+
+    async def _first(self, end: Coroutine[Any, Any, object]) -> None:
+        """Until `end` is done, or we are told to stop."""
+        ending = {asyncio.ensure_future(each) for each in (end, self._stop.wait())}
+        done, waiting = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        for each in done:
+            each.result()
+
+    async def _keep_dispatching(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await self._dispatch.run()
+            except Exception:  # whatever it was, mail that waits must not wait for ever
+                log.exception("dispatch failed; trying again in a second")
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _until_empty(self, wait: timedelta) -> None:
+        """Nothing that could go now is left, nothing is being sent by any runner, nothing comes due within `wait`."""
+        while True:
+            await self._dispatch.quiet.wait()
+            due = self._dispatch.standing.next_due
+            sending = await self._clerk.read(lambda store: store.sending())
+            soon = due is not None and due <= self._clerk.now() + wait
+            if self._dispatch.quiet.is_set() and not sending and not soon:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _remainder(self) -> Remainder:
+        waiting, held = await self._clerk.read(_what_stays)
+        registry = await self._registrar.refresh(force=True)
+        now = self._clerk.now()
+        explained = []
+        for each in waiting:
+            route = registry.resolve(each.sender)
+            reason = route.blocked(now) if route is not None else ""
+            explained.append(each.because(reason))
+        return Remainder(tuple(explained), held)
+
+    # -- ending
+
+    async def _end(self) -> None:
+        self._stop.set()
+        self._schedule.stop()
+        self._dispatch.stop()
+        left = await self._drain()
+        if left:
+            log.warning("%d deliveries did not end within the grace period and are cut off", left)
+        await self._dispatch.abandon()
+        await self._pool.close()
+        unwritten = await self._leave()
+        rescue.save(self._rescue_file, unwritten)
+        self._presence.release()
+        log.info("runner %s ended", self._identity.id[:8])
+
+    async def _drain(self) -> int:
+        draining = asyncio.ensure_future(self._dispatch.drain(self._config.run.grace.total_seconds()))
+        hurry = asyncio.ensure_future(self._at_once.wait())
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not draining.done():
+            draining.cancel()
+        return self._dispatch.busy
+
+    async def _leave(self) -> list[Settlement]:
+        """Our last word to the database. What cannot be written is returned."""
+        leaving = asyncio.ensure_future(self._upkeep.leave())
+        unwritten = await self._clerk.stop(1.0 if self._at_once.is_set() else FLUSH)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        return unwritten
+
+
+def _what_stays(store: Store) -> tuple[list[Waiting], int]:
+    return store.waiting(), store.held()

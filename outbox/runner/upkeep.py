@@ -1,0 +1,144 @@
+"""What a runner does beside sending: shows that it lives, takes back what the dead were sending, ends what is too late.
+
+Each duty is a short conversation with the clerk, called by the schedule. None of them waits for a relay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from outbox.runner.clerk import Clerk
+from outbox.store import Presence, Reclaimed, Store, runners
+
+log = logging.getLogger("outbox.upkeep")
+
+
+@dataclass(slots=True)
+class Identity:
+    """Who this runner is. The id is random, and a new one replaces it if others have declared the runner dead."""
+
+    id: str
+    version: str
+    lease: timedelta
+
+
+class Upkeep:
+    """The duties, for one runner. `on_reclaimed` is called when messages have come back to the queue."""
+
+    def __init__(
+        self,
+        clerk: Clerk,
+        identity: Identity,
+        presence: Presence,
+        *,
+        max_doubts: int,
+        claims: Callable[[], set[tuple[int, int]]],
+        on_reclaimed: Callable[[], None],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._clerk = clerk
+        self._me = identity
+        self._presence = presence
+        self._max_doubts = max_doubts
+        self._claims = claims
+        self._on_reclaimed = on_reclaimed
+        self._new_id = new_id
+        self._strays: set[tuple[int, int]] = set()
+
+    async def arrive(self) -> None:
+        """Take the lock that shows us to be alive, then announce ourselves: in this order, or we might be declared dead
+        between the two.
+        """
+        self._presence.take(self._me.id)
+        await self._clerk.upkeep(self._register)
+
+    async def leave(self) -> None:
+        await self._clerk.upkeep(lambda store, now: runners.leave(store, self._me.id, now))
+
+    async def renew(self) -> None:
+        """Extend our lease. If others have declared us dead, come again under a new id: what we had claimed is theirs,
+        and every mark and settlement of it is refused by the fence.
+        """
+        me = self._me
+        if await self._clerk.upkeep(lambda store, now: runners.renew(store, me.id, now, me.lease)):
+            await self._find_strays()
+            return
+        log.warning("runner %s has been declared dead (was it stopped for long?); going on under a new id", me.id)
+        self._presence.release()
+        self._me.id = self._new_id()
+        await self.arrive()
+
+    async def reclaim(self) -> None:
+        """Declare dead who is dead, and take back what they were sending."""
+        if not await self._clerk.read(partial(_anybody_else, self._me.id)):
+            return
+        dead = await self._clerk.upkeep(partial(_bury, self._me.id))
+        if dead:
+            log.warning("runner %s is dead; taking back what it was sending", ", ".join(dead))
+        while reclaimed := await self._clerk.upkeep(lambda store, now: store.reclaim(self._max_doubts, now)):
+            _report(reclaimed)
+            self._on_reclaimed()
+
+    async def expire(self) -> None:
+        """End what waits past its `expires_at`."""
+        while await self._clerk.read(lambda store: store.expirable(self._clerk.now())):
+            count = await self._clerk.upkeep(lambda store, now: store.expire(now))
+            log.info("%d messages expired before they could be sent", count)
+            if not count:
+                return
+
+    async def forget(self) -> None:
+        """Delete the rows of runners that are long dead."""
+        await self._clerk.upkeep(runners.forget)
+
+    async def _find_strays(self) -> None:
+        """A claim whose COMMIT was not acknowledged leaves messages in our name that we know nothing of. What is a
+        stray twice in a row is taken back, like a dead runner's.
+        """
+        rows = await self._clerk.read(lambda store: store.my_claims(self._me.id))
+        strays = set(rows) - self._claims()
+        for message_id, claim_no in strays & self._strays:
+            reclaimed = await self._clerk.upkeep(partial(_take_back, message_id, claim_no, self._max_doubts))
+            _report(reclaimed)
+            self._on_reclaimed()
+        self._strays = strays
+
+    def _register(self, store: Store, now: datetime) -> None:
+        me = self._me
+        host, pid = socket.gethostname(), os.getpid()
+        runners.register(store, me.id, host=host, pid=pid, version=me.version, now=now, lease=me.lease)
+
+
+def _anybody_else(me: str, store: Store) -> bool:
+    """The read probe: are there other runners, or messages of dead ones?"""
+    return bool(runners.others(store, me)) or runners.dead_holding(store)
+
+
+def _bury(me: str, store: Store, now: datetime) -> list[str]:
+    dead = set(runners.overdue(store, me, now))
+    dead.update(store.absent([each for each in runners.others(store, me) if each not in dead]))
+    if dead:
+        runners.bury(store, sorted(dead), now)
+    return sorted(dead)
+
+
+def _take_back(message_id: int, claim_no: int, max_doubts: int, store: Store, now: datetime) -> list[Reclaimed]:
+    return store.reclaim_stray(message_id, claim_no, max_doubts, now)
+
+
+def _report(reclaimed: list[Reclaimed]) -> None:
+    for each in reclaimed:
+        how = "in doubt: its dot may have been written" if each.dotted else "before its dot"
+        log.warning(
+            "id=%d: taken back, claim %d was lost %s%s",
+            each.message_id,
+            each.claim_no,
+            how,
+            "; held" if each.held else "",
+        )

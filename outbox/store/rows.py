@@ -1,0 +1,142 @@
+"""Rows as records, and records as rows: the same for both dialects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from outbox.core.lifecycle import FINAL
+from outbox.core.message import Attachment, Message
+from outbox.core.settlement import Claim, RecipientFate, Settlement
+from outbox.errors import InvalidMessage
+from outbox.store import Lane
+
+CLAIMED = (
+    "message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first_attempt_at, due_at"
+)
+"""The columns of `as_claim`."""
+
+
+def moment(value: datetime | None) -> str | None:
+    """A moment as both dialects read it: 24 characters, UTC, whole milliseconds."""
+    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def parse_moment(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value)
+
+
+def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
+    """A row of CLAIMED, with its sort key in front: RETURNING has no order."""
+    message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first, due_at = row
+    claim = Claim(
+        message_id,
+        claim_no,
+        sender,
+        priority,
+        failures,
+        doubts,
+        crashes,
+        on_doubt,
+        parse_moment(expires_at),
+        parse_moment(first),
+    )
+    return due_at, message_id, claim
+
+
+def as_lane(row: Sequence[Any]) -> Lane:
+    return Lane(row[0], row[1], moment_of(row[2]))
+
+
+def moment_of(value: Any) -> datetime:
+    """A moment that the schema says is not NULL."""
+    found = parse_moment(value)
+    assert found is not None
+    return found.astimezone(UTC)
+
+
+def as_bytes(value: bytes | memoryview | str | None) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return b"" if value is None else bytes(value)
+
+
+def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
+    message_id, token, created_at, sender, *texts = columns
+    *headers, return_path, text_body, html_body, raw = texts
+    sender_name, recipients, cc, bcc, reply_to, subject, custom = (_text(each) for each in headers)
+    return Message(
+        id=message_id,
+        token=token,
+        created_at=moment_of(created_at),
+        sender=_text(sender),
+        sender_name=sender_name,
+        recipients=recipients,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reply_to,
+        subject=subject,
+        headers=custom,
+        return_path=_text(return_path),
+        text_body=_text(text_body) or None,
+        html_body=_text(html_body) or None,
+        raw=as_bytes(raw) or None,
+        attachments=files,
+    )
+
+
+def _text(value: Any) -> str:
+    """SQLite columns hold what was put in, whatever their type says."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidMessage("5.6.0", f"a text column holds bytes that are not UTF-8: {error.reason}") from None
+    return value if isinstance(value, str) else str(value)
+
+
+def reply_columns(settlement: Settlement) -> tuple[int | None, str | None, str | None]:
+    reply = settlement.reply
+    return (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
+
+
+def settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
+    return (
+        settlement.state,
+        moment(settlement.due_at),
+        settlement.failures,
+        int(settlement.doubted),
+        at if settlement.state in FINAL else None,
+        at,
+        settlement.hold_reason or None,
+        *reply_columns(settlement),
+        settlement.message_id,
+        settlement.claim_no,
+    )
+
+
+def attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
+    return (
+        moment(settlement.dot_at),
+        at,
+        settlement.result,
+        settlement.stage,
+        *reply_columns(settlement),
+        settlement.relay or None,
+        settlement.tls or None,
+        settlement.account or None,
+        settlement.sha256 or None,
+        settlement.message_id,
+        settlement.claim_no,
+    )
+
+
+def recipient_row(message_id: int, claim_no: int, fate: RecipientFate, at: str | None) -> tuple[Any, ...]:
+    recipient, reply = fate.recipient, fate.reply
+    words = (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
+    return (message_id, recipient.position, claim_no, recipient.address, recipient.kind, fate.fate, *words, at)
