@@ -20,11 +20,22 @@ def group() -> None:
 @app.command()
 def show(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print every setting with its value, default, source and meaning. The password of a database URL is not shown."""
-    from outbox.config import settings
+    from outbox.config import Config, shown
+    from outbox.config.settings import fields
+    from outbox.store.database import safe_url
 
-    found = settings(session_of(ctx).config)
+    config, default = session_of(ctx).config, Config()
+    rows = [
+        {
+            "setting": key,
+            "value": safe_url(shown(key, config)) if key == "database" else shown(key, config),
+            "default": shown(key, default),
+            "source": config.origin(key),
+            "meaning": field.description or "",
+        }
+        for key, field in fields()
+    ]
     if as_json:
-        output.show_json(found)
-        return
-    columns = ("setting", "value", "default", "source", "meaning")
-    output.show_table(columns, [(each.key, each.value, each.default, each.origin, each.meaning) for each in found])
+        output.show_json(rows)
+    else:
+        output.show_table(list(rows[0]), [list(row.values()) for row in rows])

@@ -16,10 +16,9 @@ from outbox.cli.session import session_of
 from outbox.errors import ConfigError, Refused, VaultError
 
 if TYPE_CHECKING:
-    import peewee
-
     from outbox.cli.session import Session
     from outbox.core.account import Account
+    from outbox.store.opened import Database
     from outbox.vault import Vault
 
 app = typer.Typer(help="The keys that seal the passwords of accounts.", no_args_is_help=True)
@@ -151,7 +150,7 @@ def _use(key_id: str, loaded: tuple[str, ...]) -> str:
     return "seals and opens" if key_id == loaded[0] else "opens"
 
 
-def _users(session: Session, db: peewee.Database, key_id: str) -> list[str]:
+def _users(session: Session, db: Database, key_id: str) -> list[str]:
     """The accounts that need a key, by what opens their token and by what is written beside it."""
     from outbox.store import accounts
 

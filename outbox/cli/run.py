@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from outbox.runner.service import Errand, Remainder
-    from outbox.settings import Config
+    from outbox.config import Config
 
 app = typer.Typer()
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from outbox.clock import Clock
-from outbox.errors import ConfigError, DatabaseError
+from outbox.errors import ConfigError
 
 if TYPE_CHECKING:
-    import peewee
-
     from outbox.config import Config
     from outbox.store.journal import Act
+    from outbox.store.opened import Database
     from outbox.vault import Vault
 
 
@@ -61,7 +60,7 @@ class Session:
         return self._vault
 
     @contextmanager
-    def database(self) -> Iterator[peewee.Database]:
+    def database(self) -> Iterator[Database]:
         """The database, open, with the tables that this program needs. Raises DatabaseError, SchemaError, ConfigError;
         also for whatever the database refuses inside the block.
         """
@@ -71,20 +70,10 @@ class Session:
                 "no database is configured",
                 hint="`outbox init` writes a configuration; or give --database URL, or set OUTBOX_DATABASE",
             )
-        import peewee
+        from outbox.store.opened import opened
 
-        from outbox.store.database import connect
-        from outbox.store.migrate import check
-
-        db = connect(url, create=False)
-        try:
-            check(db)
+        with opened(url) as db:
             yield db
-        except peewee.PeeweeException as error:
-            # Without PostgreSQL's DETAIL, which shows the row; for the same reason the cause is not chained.
-            raise DatabaseError(f"the database refused: {str(error).partition(chr(10))[0]}") from None
-        finally:
-            db.close()
 
     def act(self) -> Act:
         """Who does what this call does, and when, for the journal."""

@@ -26,7 +26,7 @@ from outbox.runner.dispatch import Dispatch
 from outbox.runner.registrar import Registrar
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
-from outbox.settings import Config
+from outbox.config import Config
 from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, Waiting, open_presence, open_store, runners

@@ -1,4 +1,4 @@
-"""Reading and writing the configuration, a frozen `Config` whose settings are described in `outbox.settings`.
+"""Reading and writing the configuration, a frozen `Config` whose settings are described in `outbox.config.settings`.
 
 The file is the one named (`--config`, OUTBOX_CONFIG), else ``outbox.toml`` in the current directory, else the machine's
 (`machine_file`). A value comes from the command line, else from the environment (``OUTBOX_`` and the name:
@@ -20,7 +20,6 @@ import stat
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,25 +28,24 @@ from urllib.parse import quote, unquote
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from outbox.config.settings import SECTIONS, Config, RetryConfig, RunConfig, fields
 from outbox.core.units import format_duration, format_size
 from outbox.errors import ConfigError
-from outbox.settings import SECTIONS, Config, fields
 
-__all__ = ["Config", "Setting", "anchor_url", "find_file", "load", "machine_file", "settings", "write_config"]
+__all__ = [
+    "Config",
+    "RetryConfig",
+    "RunConfig",
+    "anchor_url",
+    "find_file",
+    "load",
+    "machine_file",
+    "shown",
+    "write_config",
+]
 
 FILE_NAME = "outbox.toml"
 FILE_VARIABLE = "OUTBOX_CONFIG"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting, for people: everything as text, and no password in `value`."""
-
-    key: str
-    value: str
-    default: str
-    origin: str
-    meaning: str
 
 
 def load(path: Path | None = None, *, database: str | None = None) -> Config:
@@ -92,15 +90,6 @@ def machine_file() -> Path:
     return Path("/usr/local/etc/outbox" if sys.platform == "darwin" else "/etc/outbox") / FILE_NAME
 
 
-def settings(config: Config) -> list[Setting]:
-    """Every setting with its value, its default, where the value came from and what it means."""
-    default = Config()
-    return [
-        Setting(key, _shown(key, config), _shown(key, default), config.origin(key), field.description or "")
-        for key, field in fields()
-    ]
-
-
 def write_config(path: Path, *, database: str, key_file: str = "", database_uuid: str = "") -> None:
     """Make the file, 0600, with these values and all others as comments. ConfigError when it cannot be made, or is
     there.
@@ -114,7 +103,7 @@ def write_config(path: Path, *, database: str, key_file: str = "", database_uuid
             section = into
         value, sign = given.get(key, ""), ""
         if not value:
-            value, sign = _shown(key, default), "# "
+            value, sign = shown(key, default), "# "
         literal = value if isinstance(field.default, int) and value.isdigit() else _quoted(value)
         lines += ["", f"# {field.description}", f"{sign}{name} = {literal}"]
     try:
@@ -131,17 +120,16 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _shown(key: str, config: Config) -> str:
+def shown(key: str, config: Config) -> str:
+    """The value of ``"database"`` or ``"retry.floor"`` as it is written in the file; empty for none. A database URL may
+    have a password in it.
+    """
     section, _, name = key.rpartition(".")
     value = getattr(getattr(config, section) if section else config, name)
     if isinstance(value, timedelta):
         return format_duration(value)
     if key == "run.byte_budget":
         return format_size(value)
-    if key == "database":
-        from outbox.store.database import safe_url  # brings peewee
-
-        return safe_url(value)
     return "" if value is None else str(value)
 
 

@@ -1,0 +1,32 @@
+"""A database for the length of a command: opened, found to have our tables, closed; and every complaint of it in our
+words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peewee import Database, PeeweeException
+
+from outbox.errors import DatabaseError
+from outbox.store.database import connect
+from outbox.store.migrate import check
+
+__all__ = ["Database", "opened"]
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """The database at `url`, open, with the tables that this program needs. Raises DatabaseError, SchemaError; a
+    DatabaseError also for whatever the database refuses inside the block.
+    """
+    db = connect(url, create=False)
+    try:
+        check(db)
+        yield db
+    except PeeweeException as error:
+        # Without PostgreSQL's DETAIL, which shows the row; for the same reason the cause is not chained.
+        raise DatabaseError(f"the database refused: {str(error).partition(chr(10))[0]}") from None
+    finally:
+        db.close()
