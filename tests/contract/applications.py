@@ -94,12 +94,6 @@ class Sqlite3New(Sqlite3):
         options: dict[str, Any] = {"autocommit": False}
         return sqlite3.connect(sqlite_path(self.url), **options)
 
-    def in_transaction(self) -> bool:
-        """Whether the one that is always open has written anything."""
-        before = self.connection.total_changes
-        self.connection.rollback()
-        return bool(self.connection.total_changes != before)
-
 
 class Sqlite3NewAutocommit(Sqlite3):
     begins_itself = False
