@@ -85,6 +85,9 @@ def _transaction(stage: Stage, reply: Reply, *, dotted: bool) -> Outcome:
         return Outcome(Verdict.DEFER, Scope.RELAY)
     if reply.intermediate and dotted:
         return Outcome(Verdict.DOUBT, Scope.MESSAGE)
+    if reply.positive and not dotted:
+        # 2xx to DATA, or before the dot: whatever the relay meant, it has not got the message.
+        return Outcome(Verdict.DEFER, Scope.MESSAGE)
     return Outcome(_verdict(reply), Scope.MESSAGE)
 
 
