@@ -229,15 +229,17 @@ def anchor_url(url: str, base: Path) -> str:
 def _in_words(error: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     origin = origins.get(key) or next((origins[each] for each in origins if each.startswith(key + ".")), "")
-    limits = error.get("ctx", {})
-    if error["type"] in ("greater_than_equal", "less_than_equal"):
-        least = error["type"] == "greater_than_equal"
-        message = f"must be {'at least' if least else 'at most'} {_limit(limits['ge' if least else 'le'])}"
+    if error["type"] == "greater_than_equal":
+        message = f"must be at least {_limit(key, 'ge')}"
+    elif error["type"] == "less_than_equal":
+        message = f"must be at most {_limit(key, 'le')}"
     else:
         message = str(error["msg"]).removeprefix("Value error, ")
     where = origin if origin.endswith(_variable(key)) else f"{origin}: {key}"
     return f"{where.removeprefix('environment ')}: {message}"
 
 
-def _limit(value: object) -> str:
-    return format_duration(value) if isinstance(value, timedelta) else str(value)
+def _limit(key: str, side: str) -> str:
+    """A bound of a setting, as people write it; pydantic's own messages say "1 minute"."""
+    bounds = [getattr(each, side) for each in dict(fields())[key].metadata if hasattr(each, side)]
+    return format_duration(bounds[0]) if isinstance(bounds[0], timedelta) else str(bounds[0])
