@@ -105,7 +105,7 @@ def run(command: "list[str | Path]", failure: str) -> None:
         LOG.write_bytes(done.stdout)
     if done.returncode != 0:
         last = done.stdout.decode(errors="replace").splitlines()[-20:]
-        raise SetupError("\n".join([failure, *("  | " + line for line in last)]))
+        raise SetupError("\n".join([failure, *("  | " + line for line in last), f"All of the output: {LOG}"]))
 
 
 def install(extra: str) -> None:
@@ -141,7 +141,7 @@ def main(extra: str) -> int:
             if not is_ready(extra):  # whoever held the lock may have done it
                 install(extra)
     except SetupError as why:
-        say(f"{why}\nThen run the same command again. All of the output: {LOG}")
+        say(f"{why}\nThen run the same command again.")
     except OSError as why:
         say(f"cannot install into {VENV}: {why}")
     except KeyboardInterrupt:
