@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from outbox.cli import account, config, init, key, output, run, schema, sender
+from outbox.cli import account, config, init, key, output, queue, run, schema, sender
 from outbox.cli.session import Session, session_of
 from outbox.errors import OutboxError
 
@@ -74,6 +74,7 @@ app = typer.Typer(
 )
 app.add_typer(init.app)
 app.add_typer(run.app)
+app.add_typer(queue.app)
 app.add_typer(account.app, name="account")
 app.add_typer(sender.app, name="sender")
 app.add_typer(key.app, name="key")

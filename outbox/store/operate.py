@@ -101,6 +101,17 @@ def matching(db: Database, verb: Verb, which: Filter) -> list[int]:
     return _matching(db, verb, which)
 
 
+def in_doubt(db: Database, ids: Sequence[int]) -> int:
+    """How many of these messages have a recipient of whom nobody knows whether they got it."""
+    return sum(
+        audit.latest_fates(ids[start : start + CHUNK], Recipient.message_id)
+        .where(Recipient.fate == str(Fate.DOUBT))
+        .distinct()
+        .count(db)
+        for start in range(0, len(ids), CHUNK)
+    )
+
+
 # -- a call, chunk by chunk
 
 

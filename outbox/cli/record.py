@@ -1,0 +1,132 @@
+"""How one message is drawn: what it is, its life, its recipients, its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from outbox.cli.output import iso
+from outbox.cli.phrases import (
+    STYLES,
+    ago,
+    counted,
+    joined,
+    lasting,
+    of_message,
+    on_terminal,
+    print_line,
+    reply_words,
+)
+from outbox.store.audit import AttemptLine, RecipientLine, Record
+
+_MANY = 50
+"""Recipients that a terminal shows; a pipe gets all of them."""
+
+
+def draw(record: Record, now: datetime) -> None:
+    """For people, on a terminal or in a pipe."""
+    print_line((f"message {record.id}  ", "bold"), (record.standing, STYLES.get(record.standing, "")))
+    facts = _facts(record, now)
+    width = max(len(name) for name, value in facts if value)
+    for name, value in facts:
+        if value:
+            print_line((f"  {name:<{width}}  ", "bright_black"), (value, ""))
+    _heading("recipients")
+    _draw_recipients(record.recipients)
+    if record.attempts:
+        _heading("attempts")
+    for attempt in record.attempts:
+        _draw_attempt(attempt)
+
+
+def _heading(text: str) -> None:
+    print_line()
+    print_line((text, "bold"))
+
+
+def _facts(record: Record, now: datetime) -> list[tuple[str, str]]:
+    waiting = record.final_at is None
+    again = f"tag {record.tag}" if record.tag else ""
+    key = f"key {record.dedup_key}" if record.dedup_key else ""
+    options = (f"priority {record.priority}", f"on doubt {record.on_doubt}", f"source {record.source}", again, key)
+    return [
+        ("from", record.sender),
+        ("subject", record.subject or ""),
+        ("message-id", record.message_id or ""),
+        ("created", f"{iso(record.created_at)}, {ago(now - record.created_at)} ago"),
+        ("due", _due(record, now) if waiting else ""),
+        ("expires", iso(record.expires_at) if record.expires_at and waiting else ""),
+        ("ended", iso(record.final_at) if record.final_at else ""),
+        ("erased", iso(record.erased_at) if record.erased_at else ""),
+        ("life", _life(record)),
+        ("last reply", reply_words(record.last_code, record.last_status, record.last_reply)),
+        ("held", of_message(record.hold_reason or "", record.id) if record.state == "held" else ""),
+        ("waits", record.paused or ""),
+        ("doubts", f"{record.doubts}: each is a possible extra copy" if record.doubts else ""),
+        ("crashes", f"its runner died {counted(record.crashes, 'time')} in a row" if record.crashes else ""),
+        ("options", joined(options)),
+        ("next", _next_step(record)),
+    ]
+
+
+def _due(record: Record, now: datetime) -> str:
+    return f"{iso(record.due_at)}, in {lasting(record.due_at - now)}" if record.due_at > now else "now"
+
+
+def _life(record: Record) -> str:
+    """``created → +20ms attempt 1: deferred → +1m 4s attempt 2: accepted → +0.3s sent``."""
+    steps = ["created"]
+    last = record.created_at
+    for place, attempt in enumerate(record.attempts):
+        if 2 < place < len(record.attempts) - 2:  # of many, the first and the last
+            steps += ["…"] if place == 3 else []
+        else:
+            outcome = attempt.outcome or "under way"
+            steps.append(f"+{lasting(attempt.started_at - last)} attempt {attempt.claim_no}: {outcome}")
+        last = attempt.ended_at or attempt.started_at
+    if record.final_at is not None:
+        steps.append(f"+{lasting(record.final_at - last)} {record.state}")
+    return " → ".join(steps)
+
+
+def _next_step(record: Record) -> str:
+    if record.state in ("failed", "expired") and not record.erased_at:
+        return f"`outbox retry {record.id}` sends it again to whoever does not have it"
+    if record.state == "held" and not any(each.fate == "doubt" for each in record.recipients):
+        return f"`outbox release {record.id}` lets it go, `outbox cancel {record.id}` withdraws it"
+    return ""
+
+
+def _draw_recipients(recipients: Sequence[RecipientLine]) -> None:
+    shown = recipients[:_MANY] if on_terminal() else recipients
+    width = max((len(each.address) for each in shown), default=0)
+    for each in shown:
+        reply = reply_words(each.code, each.status, each.reply)
+        print_line(
+            (f"  {each.kind:<3}  {each.address:<{min(width, 60)}}  ", ""),
+            (f"{each.fate:<8}", STYLES.get(each.fate, "")),
+            (f"  {reply}", ""),
+        )
+    if len(shown) < len(recipients):
+        print_line((f"  … and {len(recipients) - len(shown):,} more (in a pipe, and with --json, all)", "bright_black"))
+    if not recipients:
+        print_line(("  none that can be read", "bright_black"))
+
+
+def _draw_attempt(attempt: AttemptLine) -> None:
+    outcome = attempt.outcome or "under way"
+    took = f"{lasting(attempt.ended_at - attempt.started_at):>7}" if attempt.ended_at else "       "
+    at = f"at {attempt.stage}" if attempt.stage else ""
+    reply = reply_words(attempt.code, attempt.status, attempt.reply)
+    print_line(
+        (f"  {attempt.claim_no:>2}  {iso(attempt.started_at)}  {took}  ", ""),
+        (f"{outcome:<12}", STYLES.get(outcome, "")),
+        ("  " + joined((at, reply)), ""),
+    )
+    dot = f"dot mark after {lasting(attempt.dot_at - attempt.started_at)}" if attempt.dot_at else ""
+    account = f"account {attempt.account}" if attempt.account else ""
+    circumstances = (attempt.relay or "", attempt.tls or "", account, dot, f"runner {attempt.runner[:8]}")
+    print_line(("      " + joined(circumstances), "bright_black"))
+    if attempt.late_at is not None:
+        late = f"      late, {iso(attempt.late_at)}: {attempt.late_outcome} {attempt.late_reply or ''}"
+        print_line((late, "magenta"))
