@@ -111,7 +111,7 @@ CREATE TABLE outbox_delivery (
   state            text NOT NULL DEFAULT 'queued'
     CONSTRAINT outbox_delivery_state
     CHECK (state IN ('queued', 'sending', 'sent', 'failed', 'expired', 'held', 'cancelled')),
-  sender           text COLLATE "C" NOT NULL,                                       -- the lane: the address in lower case (ASCII)
+  sender           text COLLATE "C" NOT NULL,   -- the lane: the address in lower case (ASCII); ordered as on SQLite
   priority         smallint NOT NULL
     CONSTRAINT outbox_delivery_priority CHECK (priority BETWEEN 0 AND 9),
   due_at           timestamptz NOT NULL
@@ -244,8 +244,8 @@ CREATE TABLE outbox_account (
 
 -- Who may send, and through which account. An exact address wins over '*@domain'.
 CREATE TABLE outbox_sender (
-  address      text PRIMARY KEY
-    CONSTRAINT outbox_sender_lower_case CHECK (address = lower(address COLLATE "C"))
+  address      text COLLATE "C" PRIMARY KEY     -- collated as the lanes are, or no join with them could use an index
+    CONSTRAINT outbox_sender_lower_case CHECK (address = lower(address))
     CONSTRAINT outbox_sender_address CHECK (address ~ '^[^\x01-\x20\x7f<>,;()@]+@[^\x01-\x20\x7f<>,;()@]+$'),
   account      text NOT NULL REFERENCES outbox_account (name) ON DELETE RESTRICT ON UPDATE CASCADE,
   display_name text,

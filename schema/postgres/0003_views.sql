@@ -37,14 +37,14 @@ SELECT o.id,
   END AS state,
   d.sender, o.subject, o.created_at AS created_at, d.due_at, d.final_at, d.failures, d.doubts,
   d.last_code, d.last_status, d.last_reply, d.hold_reason,
-  CASE WHEN d.state IN ('queued', 'held') THEN s.account ELSE coalesce(a.account, s.account) END AS account,
-  CASE WHEN d.state = 'queued' THEN (SELECT p.paused FROM outbox_pause p WHERE p.address = s.address) END AS paused,
+  coalesce(CASE WHEN d.state NOT IN ('queued', 'held') THEN a.account END, e.account, w.account) AS account,
+  CASE WHEN d.state = 'queued' THEN (
+    SELECT p.paused FROM outbox_pause p WHERE p.address = coalesce(e.address, w.address)) END AS paused,
   o.tag, o.dedup_key
 FROM outbox o
 JOIN outbox_delivery d ON d.message_id = o.id
-LEFT JOIN outbox_sender s ON s.address = CASE
-  WHEN EXISTS (SELECT 1 FROM outbox_sender exact WHERE exact.address = d.sender) THEN d.sender
-  ELSE '*' || substr(d.sender, strpos(d.sender, '@')) END
+LEFT JOIN outbox_sender e ON e.address = d.sender
+LEFT JOIN outbox_sender w ON w.address = '*' || substr(d.sender, strpos(d.sender, '@')) AND e.address IS NULL
 LEFT JOIN outbox_attempt a ON a.message_id = d.message_id AND a.claim_no = d.claim_no;
 
 -- One line a recipient and attempt. An attempt that reached no recipient has one line without an address; a recipient's
@@ -119,9 +119,9 @@ SELECT n.sender, p.account, coalesce(m.queued, 0) AS queued, coalesce(m.sending,
   coalesce(m.held, 0) AS held, coalesce(m.cancelled, 0) AS cancelled, coalesce(m.doubts, 0) AS doubts,
   m.oldest_due_at, p.paused, p.paused_until
 FROM (SELECT address AS sender FROM outbox_sender UNION SELECT sender FROM outbox_delivery) n
-LEFT JOIN outbox_pause p ON p.address = CASE
-  WHEN EXISTS (SELECT 1 FROM outbox_sender exact WHERE exact.address = n.sender) THEN n.sender
-  ELSE '*' || substr(n.sender, strpos(n.sender, '@')) END
+LEFT JOIN outbox_sender e ON e.address = n.sender
+LEFT JOIN outbox_sender w ON w.address = '*' || substr(n.sender, strpos(n.sender, '@')) AND e.address IS NULL
+LEFT JOIN outbox_pause p ON p.address = coalesce(e.address, w.address)
 LEFT JOIN (
   SELECT sender,
     sum(CASE WHEN state = 'queued' THEN 1 ELSE 0 END) AS queued,
