@@ -43,7 +43,10 @@ _OUTSIDE = re.compile(rf"{_QUOTED}|[(\"]", re.DOTALL)
 _IN_COMMENT = re.compile(r"\\.|[()]", re.DOTALL)
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?")
 _UNQUOTE = re.compile(r"\\(.)", re.DOTALL)
-_DEVIATIONS = "ßς\u200c\u200d"
+# Characters that old and new rules map differently; found by trying all of Unicode against UTS #46.
+_DEVIATIONS = re.compile("[ßẞς\u115f\u1160\u17b4\u17b5\u180f\u200c\u200d\u3164\uffa0\U000e0100-\U000e01ef]")
+_IDNA_CATEGORIES = frozenset(("Ll", "Lo", "Lm", "Mn", "Mc", "Nd"))
+_IDNA_EXCEPTIONS = "·・͵׳״〇"  # RFC 5892 §2.6 and appendix A, without the joiners
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,8 @@ def ascii_domain(domain: str) -> str:
     """A domain in its ASCII form (RFC 5891 A-labels), checked. Raises ValueError with a sentence.
 
     The standard library knows IDNA2003 only. Wherever today's rules could name another domain, the domain is refused:
-    a wrong mapping sends mail to strangers. That is, for ß, ς and the zero-width joiners, which 2003 maps away, and for
-    characters that Unicode 3.2 did not know how to fold.
+    a wrong mapping sends mail to strangers. That is ß, ς, the zero-width joiners and a few more invisible
+    ones, characters that Unicode 3.2 did not know how to fold, and symbols.
     """
     if len(domain) > MAX_DOMAIN:
         raise ValueError(f"the domain {excerpt(domain)} is longer than {MAX_DOMAIN} characters")
@@ -142,7 +145,7 @@ def ascii_domain(domain: str) -> str:
 
 
 def _ascii_label(label: str, domain: str) -> str:
-    if any(character in _DEVIATIONS for character in label):
+    if _DEVIATIONS.search(label):
         raise ValueError(f"the domain {excerpt(domain)} is not the same domain to all software: write it as xn--…")
     today = normalize("NFKC", normalize("NFKC", label).casefold())
     try:
@@ -150,10 +153,15 @@ def _ascii_label(label: str, domain: str) -> str:
         prepared = label if label == today and all(map(_settled, label)) else _nameprep(label)
     except UnicodeError:
         raise ValueError(f"{excerpt(domain)} is not a domain name in any script") from None
-    if prepared != today or prepared.startswith("xn--"):
+    if prepared != today or prepared.startswith("xn--") or not all(map(_may_be_in_label, prepared)):
         raise ValueError(f"the domain {excerpt(domain)} has characters with no agreed ASCII form: write it as xn--…")
     # Folding may have made ASCII of it, even an @ or a dot: `ascii_domain` checks what comes out.
     return prepared if prepared.isascii() else "xn--" + prepared.encode("punycode").decode("ascii")
+
+
+def _may_be_in_label(character: str) -> bool:
+    """RFC 5892: letters, marks and digits; above all not the full stops of other scripts, which some read as a dot."""
+    return character.isascii() or category(character) in _IDNA_CATEGORIES or character in _IDNA_EXCEPTIONS
 
 
 @lru_cache(maxsize=2048)

@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 from outbox.core.address import excerpt
 from outbox.core.lines import has_long_line
 
-RESERVED_HEADERS = frozenset(
-    "from sender to cc bcc reply-to subject date message-id received return-path dkim-signature x-sender x-receiver".split()
-)
-"""Fields that `headers` may not name, in lower case: each is composed from a column of its own or belongs to a relay."""
+# fmt: off
+RESERVED_HEADERS = frozenset((
+    "from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id",
+    "received", "return-path", "dkim-signature", "x-sender", "x-receiver",
+))
+# fmt: on
+"""Fields that `headers` may not name, in lower case: each is composed from a column of its own, or is a relay's."""
 
 RESERVED_PREFIXES = ("mime-", "content-", "resent-")
 
@@ -72,7 +76,7 @@ def read_headers(text: str) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _pairs(items: Iterable[tuple[str, object]]) -> Iterable[tuple[str, str]]:
+def _pairs(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
     for name, value in items:
         for text in value if isinstance(value, list) else [value]:
             check_header(name, text)

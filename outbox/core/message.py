@@ -19,7 +19,6 @@ __all__ = [
     "bare_sender",
     "check_header",
     "recipients_of",
-    "return_path_of",
     "senders_of",
 ]
 
@@ -42,7 +41,7 @@ class Attachment:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One row of `outbox` with its attachments, as read by the runner. Text columns that are NULL are ``""``; bodies
-    are None.
+    are None, or "" which means the same.
 
     `created_at` is aware, UTC. `headers` is the JSON text as stored (or ``""``). `raw` is a complete message (RFC
     5322).
@@ -86,7 +85,7 @@ def recipients_of(message: Message) -> tuple[Recipient, ...]:
     """
     try:
         found = _listed(message)
-        if message.raw is not None and not found:
+        if message.raw and not found:
             found = _in_headers(message.raw)
         places: dict[str, tuple[str, str]] = {}
         for kind, address in found:
@@ -118,10 +117,10 @@ def senders_of(message: Message) -> tuple[str, ...]:
     Raises InvalidMessage 5.1.7 for one that cannot be read: what we cannot check does not go out.
     """
     found = [bare_sender(message.sender).wire]
-    path = return_path_of(message)
-    if path:
-        found.append(path)
-    if message.raw is not None:
+    path = message.return_path.strip()
+    if path and path != NULL_PATH:
+        found.append(_bare_path(path))
+    if message.raw:
         try:
             fields = read_fields(message.raw)
             found += [a.wire for a in addresses_in(fields, "from", "sender", "resent-from", "resent-sender")]
@@ -130,16 +129,9 @@ def senders_of(message: Message) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lane(address) for address in found))
 
 
-def return_path_of(message: Message) -> str | None:
-    """The column `return_path` as SMTP says it: an address, ``""`` for the null path, None if the row has none (then
-    the sender's registration decides). Raises InvalidMessage 5.1.7.
-    """
-    if not message.return_path:
-        return None
-    if message.return_path == NULL_PATH:
-        return ""
+def _bare_path(text: str) -> str:
     try:
-        address = parse_address(message.return_path)
+        address = parse_address(text)
     except (ValueError, TypeError) as fault:
         raise InvalidMessage("5.1.7", f"its return path is not an address: {fault}") from None
     if address.name:
@@ -149,7 +141,7 @@ def return_path_of(message: Message) -> str | None:
 
 def _listed(message: Message) -> list[tuple[str, Address]]:
     columns = (("to", message.recipients), ("cc", message.cc), ("bcc", message.bcc))
-    return [(kind, address) for kind, text in columns if text for address in parse_address_list(text)]
+    return [(kind, address) for kind, text in columns if text.strip() for address in parse_address_list(text)]
 
 
 def _in_headers(raw: bytes) -> list[tuple[str, Address]]:

@@ -23,22 +23,21 @@ from outbox.core.lines import has_long_line, with_crlf
 from outbox.core.message import Attachment
 from outbox.core.words import parameter, pieces_field
 
-MAX_FILENAME = 255
+MAX_FILENAME = 1000
 MAX_CONTENT_TYPE = 255
 
 _HIGH = bytes(range(128))
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"  # noqa: S105 - the token of RFC 2045 §5.1, without the / of its peers
-_CONTENT_TYPE = re.compile(
-    rf'({_TOKEN})/{_TOKEN}((?:[ \t]*+;[ \t]*+{_TOKEN}=(?:{_TOKEN}|"(?:[ -!#-\[\]-~]|\\[ -~])*+"))*+)'
-)
-_PARAMETER = re.compile(rf'({_TOKEN}=(?:{_TOKEN}|"(?:[ -!#-\[\]-~]|\\[ -~])*+"))')
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@\-]{1,200}")
+_MARK = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]"  # of a token, RFC 2045 §5.1
+_PAIR = rf'{_MARK}++=(?:{_MARK}++|"(?:[ -!#-\[\]-~]|\\[ -~])*+")'
+_CONTENT_TYPE = re.compile(rf"([A-Za-z0-9]{_MARK}*+)/[A-Za-z0-9]{_MARK}*+((?:[ \t]*+;[ \t]*+{_PAIR})*+)")
+_PARAMETER = re.compile(_PAIR)
+_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@\-]{1,255}")
 
 
 class Part(NamedTuple):
     """A body part: its fields as (name, folded field), and its body in pieces, to be joined once.
 
-    A body ends with a line end if it is text, because text does; the line end before a boundary belongs to the boundary.
+    Text ends with a line end of its own; the one before a boundary belongs to the boundary.
     """
 
     fields: tuple[tuple[str, str], ...]
@@ -57,20 +56,18 @@ def compose_body(text: str | None, html: str | None, attachments: Sequence[Attac
 
     Raises ValueError with a sentence for what cannot be composed.
     """
-    inline = [a for a in attachments if a.content_id] if html is not None else []
-    if len({a.content_id for a in inline}) != len(inline):
+    inline = [each for each in attachments if each.content_id] if html else []
+    if len({each.content_id for each in inline}) != len(inline):
         raise ValueError("two attachments have the same content_id")
-    if html is None:
-        if text is None:
-            raise ValueError("it has neither a text nor an html body")
-        body = _text_part(text, _PLAIN)
-    else:
+    if html:
         body = _text_part(html, _HTML)
         if inline:
             body = _multipart("related", [body, *map(_attachment_part, inline)], seed, ' type="text/html";')
-        if text is not None:
+        if text:
             body = _multipart("alternative", [_text_part(text, _PLAIN), body], seed)
-    others = [a for a in attachments if not a.content_id] if inline else attachments
+    else:
+        body = _text_part(text or "", _PLAIN)
+    others = [each for each in attachments if not each.content_id] if inline else attachments
     if others:
         body = _multipart("mixed", [body, *map(_attachment_part, others)], seed)
     return body
@@ -118,10 +115,13 @@ def _attachment_fields(attachment: Attachment) -> tuple[tuple[str, str], ...]:
         raise ValueError(f"the filename {excerpt(filename)} has a tab in it")
     check_text(filename, "the filename")
     if content_id and not _CONTENT_ID.fullmatch(content_id):
-        raise ValueError(f"the content_id {excerpt(content_id)} must be like logo@shop.example, without brackets or spaces")
+        raise ValueError(f"the content_id {excerpt(content_id)} must be like logo@shop.example")
     disposition = " inline" if content_id else " attachment"
     pieces = [f"{disposition};", *parameter("filename", filename)] if filename else [disposition]
-    fields = [_content_type_field(attachment.content_type), ("Content-Disposition", pieces_field("Content-Disposition", pieces))]
+    fields = [
+        _content_type_field(attachment.content_type),
+        ("Content-Disposition", pieces_field("Content-Disposition", pieces)),
+    ]
     if content_id:
         fields.append(("Content-ID", f"Content-ID: <{content_id}>"))
     return tuple(fields)

@@ -11,10 +11,14 @@ standard library, more than half of a corpus of 414 messages came out different.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from outbox.core.address import Address, parse_header
 from outbox.core.header import split_block, unfolded
 from outbox.core.lines import has_long_line, with_crlf
+
+if TYPE_CHECKING:
+    import email.message
 
 STRIPPED = frozenset(("bcc", "resent-bcc", "return-path", "x-sender", "x-receiver"))
 
@@ -33,8 +37,8 @@ def read_fields(raw: bytes) -> Fields:
 def compose_raw(raw: bytes, added: dict[str, str]) -> tuple[bytes, bytes]:
     """The message as it goes out, as (header with the empty line after it, body).
 
-    `added` are fields to put in where they are missing, by name. Raises ValueError with a sentence. Costs time linear in
-    the size, and one copy of the body where its line ends were not CRLF.
+    `added` are fields to put in where they are missing, by name. Takes time linear in the size. Raises ValueError with
+    a sentence.
     """
     fields, body = _split(raw)
     body = with_crlf(body)
@@ -65,6 +69,49 @@ def resent_fields(fields: Fields) -> Fields:
                 break
             block.append((name, field))
     return block
+
+
+def speaker_of(fields: Fields) -> Address:
+    """Who sends a message that nobody else speaks for: its Sender, else its only From (RFC 5322 §3.6.2). Raises
+    ValueError.
+    """
+    found = addresses_in(fields, "sender") or addresses_in(fields, "from")
+    if len(found) != 1:
+        raise ValueError(f"the message names {len(found)} addresses in Sender and From: say which one it is")
+    return found[0]
+
+
+def written(message: email.message.Message) -> bytes:
+    """The bytes of an EmailMessage, if they say what it says. Raises ValueError with a sentence.
+
+    The standard library before 3.12.5 lets a line feed in an encoded-word out as a new field (CVE-2024-6923), so the
+    fields are counted again.
+    """
+    if not hasattr(message, "as_bytes") or not hasattr(message, "policy"):
+        raise ValueError(f"it must be an EmailMessage or bytes, not {type(message).__name__}")
+    try:
+        policy = message.policy.clone(linesep="\r\n")
+        if _is_international(message):
+            policy = policy.clone(utf8=True)  # type: ignore[call-arg] # only an EmailPolicy parses addresses
+        raw: bytes = message.as_bytes(policy=policy)
+    except Exception as fault:  # the generator raises whatever a strange payload makes it
+        raise ValueError(f"it cannot be written: {type(fault).__name__}: {fault}") from fault
+    if [name for name, _ in read_fields(raw)] != [name.lower() for name, _ in message.items()]:
+        raise ValueError("written out, its header has other fields than it was given")
+    return raw
+
+
+def _is_international(message: email.message.Message) -> bool:
+    """Whether an address of it is not ASCII: the standard library would write that as an encoded-word, which means
+    nothing in an address.
+    """
+    return any(
+        not part.isascii()
+        for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
+        for value in message.get_all(name, [])
+        for address in getattr(value, "addresses", ())
+        for part in (address.username, address.domain)
+    )
 
 
 def value_of(fields: Fields, name: str) -> str:

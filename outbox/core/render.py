@@ -26,7 +26,7 @@ from outbox.errors import InvalidMessage
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-MAX_TOKEN = 40
+MAX_TOKEN = 64
 _AUTOMATIC = ("Auto-Submitted", "Auto-Submitted: auto-generated")
 _MIME_VERSION = ("MIME-Version", "MIME-Version: 1.0")
 _UNDISCLOSED = ("To", "To: undisclosed-recipients:;")
@@ -49,14 +49,14 @@ def render(message: Message) -> Rendered:
     its addresses.
     """
     try:
-        return _compose(message) if message.raw is None else _pass_on(message, message.raw)
+        return _pass_on(message, message.raw) if message.raw else _compose(message)
     except InvalidMessage:
         raise
     except UnicodeError:
         raise InvalidMessage("5.6.0", "it has a character in it that is none (a lone surrogate)") from None
     except ValueError as fault:
         raise InvalidMessage("5.6.0", str(fault)) from None
-    except Exception as fault:  # noqa: BLE001 - whatever a row can provoke fails this message, never the batch
+    except Exception as fault:  # whatever a row can provoke fails this message, never the batch
         raise InvalidMessage("5.6.0", f"it cannot be composed ({type(fault).__name__}: {fault})") from fault
 
 
@@ -65,7 +65,7 @@ def message_id(message: Message) -> str:
 
     Raises InvalidMessage.
     """
-    if message.raw is not None:
+    if message.raw:
         try:
             own = value_of(read_fields(message.raw), "message-id")
         except (ValueError, TypeError) as fault:
@@ -76,6 +76,8 @@ def message_id(message: Message) -> str:
 
 
 def _compose(message: Message) -> Rendered:
+    if message.text_body is None and message.html_body is None:
+        raise InvalidMessage("5.6.0", "it has no body")
     from_field, domain = _voice(message.sender, message.sender_name)
     fields = [("Date", _date(message.created_at)), ("From", from_field), *_address_fields(message)]
     if message.subject:
@@ -86,7 +88,8 @@ def _compose(message: Message) -> Rendered:
     if not message.headers or all(name.lower() != "auto-submitted" for name, _ in fields):
         fields.append(_AUTOMATIC)
     fields.append(_MIME_VERSION)
-    body = compose_body(message.text_body, message.html_body, message.attachments, f"{message.id}.{message.token}")
+    seed = f"{message.id}.{message.token[:32]}"  # a boundary has at most 70 characters
+    body = compose_body(message.text_body, message.html_body, message.attachments, seed)
     fields += body.fields
     block = compose_block(fields)
     international = not block.isascii()
@@ -107,8 +110,8 @@ def _pass_on(message: Message, raw: bytes) -> Rendered:
 
 def _address_fields(message: Message) -> list[tuple[str, str]]:
     columns = (("To", message.recipients), ("Cc", message.cc), ("Reply-To", message.reply_to))
-    fields = [(name, address_field(name, _addresses(name, text))) for name, text in columns if text]
-    if not message.recipients and not message.cc:
+    fields = [(name, address_field(name, _addresses(name, text))) for name, text in columns if text.strip()]
+    if all(name == "Reply-To" for name, _ in fields):
         fields.insert(0, _UNDISCLOSED)
     return fields
 

@@ -47,7 +47,7 @@ def text_field(name: str, value: str) -> str:
 
 
 def address_field(name: str, addresses: Iterable[Address]) -> str:
-    """``name: address, address`` in the order given. A domain goes out in ASCII; a local part as it is, perhaps UTF-8."""
+    """``name: address, address`` in this order. Domains go out in ASCII, local parts as they are, perhaps UTF-8."""
     pieces: list[str] = []
     for address in addresses:
         if address.name:
