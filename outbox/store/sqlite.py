@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import peewee
 
 from outbox.clock import Clock
 from outbox.core.settlement import Claim
+from outbox.errors import InvalidMessage
 from outbox.store import Lane, Mark, Pick, TransientError
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
@@ -125,6 +127,16 @@ class SqliteStore(SqlStore):
             found.append(as_lane(row))
             seek = (row[0], row[1])
         return found
+
+    def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
+        try:
+            return super()._rows_of_one_message(sql, message_id)
+        except sqlite3.OperationalError as error:
+            # The driver's error has no code for this. Other applications can store any bytes as TEXT.
+            if "decode to UTF-8" not in str(error):
+                raise
+            column = str(error).partition("column ")[2].partition(" with")[0]
+            raise InvalidMessage("5.6.0", f"column {column} holds bytes that are not UTF-8") from None
 
     def suspects(self, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), SUSPECTS))]

@@ -1,0 +1,197 @@
+"""The clerk, over a real SQLite file that others lock, fill and write to."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from outbox.clock import Clock
+from outbox.core.settlement import Claim, relinquish
+from outbox.errors import DatabaseError
+from outbox.runner.clerk import Clerk
+from outbox.store import Mark, Pick, Settled, Store, open_store
+from outbox.store.database import sqlite_path
+from outbox.store.sqlite import SqliteStore
+
+ME = "a" * 32
+SHOP = "shop@example.com"
+INSERT = "INSERT INTO outbox (sender, recipients, subject, text_body) VALUES (?, 'ann@example.net', 'x', ?)"
+
+
+class CountingStore(SqliteStore):
+    """Counts its transactions."""
+
+    transactions = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with super().transaction():
+            yield
+        self.transactions += 1
+
+
+@dataclass
+class Office:
+    """A clerk at work, and an application's connection to the same file."""
+
+    clerk: Clerk
+    store: CountingStore
+    application: sqlite3.Connection
+    changes: list[int] = field(default_factory=list)
+
+    def insert(self, count: int = 1, text: str = "Thanks") -> None:
+        with self.application:
+            self.application.executemany(INSERT, [(SHOP, text)] * count)
+
+    async def claim(self, count: int) -> list[Claim]:
+        due = datetime.now(UTC) + timedelta(seconds=1)
+        return await self.clerk.claim(lambda store, now: store.claim(ME, [Pick(SHOP, 5, count)], due))
+
+    def states(self) -> dict[str, int]:
+        return dict(self.application.execute("SELECT state, count(*) FROM outbox_delivery GROUP BY state").fetchall())
+
+
+@asynccontextmanager
+async def office(url: str, *, byte_budget: int = 1_000_000) -> AsyncIterator[Office]:
+    store = CountingStore(url, Clock())
+    application = sqlite3.connect(sqlite_path(url), timeout=5)
+    changes: list[int] = []
+    clerk = Clerk(store, Clock(), byte_budget=byte_budget, on_change=lambda: changes.append(1))
+    await clerk.start()
+    try:
+        yield Office(clerk, store, application, changes)
+    finally:
+        application.rollback()
+        await clerk.stop(5)
+        application.close()
+
+
+def test_what_arrives_together_shares_a_transaction(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert(50)
+            claims = await it.claim(50)
+            before = it.store.transactions
+            marks = [it.clerk.mark(Mark(each.message_id, each.claim_no)) for each in claims]
+            settlements = [it.clerk.settle(relinquish(each)) for each in claims]
+            assert all(await asyncio.gather(*marks))
+            assert set(await asyncio.gather(*settlements)) == {Settled.WRITTEN}
+            assert it.store.transactions - before <= 4
+            assert it.states() == {"queued": 50}
+
+    asyncio.run(scenario())
+
+
+def test_only_the_culprit_of_a_group_fails(sqlite_url: str) -> None:
+    def break_a_rule(store: Store, now: datetime) -> None:
+        store.db.execute_sql("UPDATE outbox_delivery SET state = 'nonsense'")
+
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert(3)
+            claims = await it.claim(3)
+            futures: list[asyncio.Future[Any]] = [it.clerk.upkeep(break_a_rule)]
+            futures += [it.clerk.settle(relinquish(each)) for each in claims]
+            failed, *written = await asyncio.gather(*futures, return_exceptions=True)
+            assert "outbox_delivery_state" in str(failed)
+            assert written == [Settled.WRITTEN] * 3
+            assert it.states() == {"queued": 3}
+
+    asyncio.run(scenario())
+
+
+def test_while_another_holds_the_lock_a_mark_waits_and_then_is_granted(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert()
+            (claimed,) = await it.claim(1)
+            it.application.execute("BEGIN IMMEDIATE")
+            mark = it.clerk.mark(Mark(claimed.message_id, claimed.claim_no))
+            done, _ = await asyncio.wait({mark}, timeout=0.2)
+            assert not done
+            it.application.rollback()
+            assert await asyncio.wait_for(mark, 5) is True
+
+    asyncio.run(scenario())
+
+
+def test_a_result_that_cannot_be_written_by_the_end_is_handed_back(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert()
+            (claimed,) = await it.claim(1)
+            it.application.execute("BEGIN IMMEDIATE")
+            future = it.clerk.settle(relinquish(claimed))
+            assert await it.clerk.stop(0.2) == [relinquish(claimed)]
+            assert not future.done()
+            it.application.rollback()
+            assert it.states() == {"sending": 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_of_somebody_else_is_noticed_and_our_own_is_not(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert()
+            async with asyncio.timeout(5):
+                while not it.changes:  # noqa: ASYNC110 -- the clerk's callback is a plain function
+                    await asyncio.sleep(0.005)
+            seen = len(it.changes)
+            await it.claim(1)
+            await it.clerk.read(lambda store: store.sending())
+            assert len(it.changes) == seen
+
+    asyncio.run(scenario())
+
+
+def test_content_waits_for_room_in_the_byte_budget(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, byte_budget=10) as it:
+            it.insert(3, "x" * 100)
+            first, second, third = [it.clerk.content(each) for each in await it.claim(3)]
+            content = await first
+            await it.clerk.read(lambda store: store.sending())
+            assert not second.done()
+            it.clerk.release(content.size)
+            it.clerk.release((await second).size)
+            assert (await third).size >= 100
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_cannot_be_read_is_that_rows_trouble(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            with it.application:
+                it.application.execute(
+                    "INSERT INTO outbox (sender, recipients, text_body) VALUES (?, 'ann@example.net', ?)", (SHOP, "x")
+                )
+                it.application.execute(
+                    "INSERT INTO outbox (sender, recipients, subject, text_body)"
+                    " VALUES (?, 'ann@example.net', CAST(x'ff' AS TEXT), 'x')",
+                    (SHOP,),
+                )
+            good, bad = await asyncio.gather(*(it.clerk.content(each) for each in await it.claim(2)))
+            assert good.size > 0
+            assert isinstance(bad.message, Exception)
+            assert "UTF-8" in str(bad.message)
+
+    asyncio.run(scenario())
+
+
+def test_a_database_that_is_not_there_is_said_at_the_start(tmp_path: Any) -> None:
+    async def scenario() -> None:
+        store = open_store(f"sqlite:///{tmp_path}/missing/outbox.db", Clock())
+        clerk = Clerk(store, Clock(), byte_budget=1, on_change=lambda: None)
+        with pytest.raises(DatabaseError, match="no directory"):
+            await clerk.start()
+
+    asyncio.run(scenario())

@@ -1,0 +1,72 @@
+"""Results that outlive their runner in a file."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from outbox.core.lifecycle import State
+from outbox.core.message import Recipient
+from outbox.core.outcome import Outcome, Scope, Stage, Verdict
+from outbox.core.reply import Reply
+from outbox.core.settlement import Claim, Fate, RecipientFate, Result, Settlement, relinquish
+from outbox.runner import rescue
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+REPLY = Reply(250, "2.0.0", "queued as 4Xü")
+SENT = Settlement(
+    7,
+    2,
+    State.SENT,
+    Result.ACCEPTED,
+    stage=Stage.DOT,
+    reply=REPLY,
+    fates=(
+        RecipientFate(
+            Recipient(0, "ann@example.net", "to"),
+            Fate.ACCEPTED,
+            REPLY,
+            Outcome(Verdict.ACCEPT, Scope.MESSAGE),
+            Stage.DOT,
+        ),
+    ),
+    sender="shop@example.com",
+    relay="mx[192.0.2.1]:25",
+    sha256="0" * 64,
+    account="main",
+    credential_version=1,
+    dot_at=AT,
+)
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    path = tmp_path / "rescue"
+    given_back = relinquish(Claim(8, 1, "shop@example.com"))
+    rescue.save(path, [SENT])
+    rescue.save(path, [given_back])
+    assert rescue.load(path) == [SENT, given_back]
+    rescue.discard(path)
+    assert rescue.load(path) == []
+
+
+def test_nothing_to_save_makes_no_file(tmp_path: Path) -> None:
+    rescue.save(tmp_path / "rescue", [])
+    assert not (tmp_path / "rescue").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file modes are POSIX")
+def test_the_file_is_private(tmp_path: Path) -> None:
+    rescue.save(tmp_path / "rescue", [SENT])
+    assert stat.S_IMODE((tmp_path / "rescue").stat().st_mode) == 0o600
+
+
+def test_a_torn_last_line_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "rescue"
+    rescue.save(path, [SENT])
+    with path.open("a") as file:
+        file.write('{"message_id": 9, "cla')
+    assert rescue.load(path) == [SENT]
