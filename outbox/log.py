@@ -49,7 +49,8 @@ def one_line(text: str) -> str:
 
 
 def set_up(verbosity: int = 0, stream: TextIO | None = None) -> None:
-    """Log to `stream` (stderr). `verbosity`: 0 shows what happened to mails and warnings, 1 and more our DEBUG lines.
+    """Log to `stream` (stderr). `verbosity`: 0 shows what happened to mails and warnings, −1 warnings only, 1 and
+    more our DEBUG lines.
 
     Other people's libraries stay at WARNING at any verbosity. For two of them that is a matter of safety and of peace:
     peewee's DEBUG lines print every bound parameter, sealed secrets and bodies among them; APScheduler's INFO lines are
@@ -60,7 +61,8 @@ def set_up(verbosity: int = 0, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("outbox").setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
+    ours = logging.DEBUG if verbosity > 0 else logging.INFO if verbosity == 0 else logging.WARNING
+    logging.getLogger("outbox").setLevel(ours)
     for quiet in ("peewee", "apscheduler", "asyncio"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 

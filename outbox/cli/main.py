@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from outbox.cli import account, config, init, key, output, queue, run, schema, sender
+from outbox.cli import account, config, demo, doctor, enqueue, init, key, output, queue, run, schema, sender, stats
 from outbox.cli.session import Session, session_of
 from outbox.errors import OutboxError
 
@@ -73,8 +73,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(init.app)
+app.add_typer(demo.app)
 app.add_typer(run.app)
+app.add_typer(enqueue.app)
 app.add_typer(queue.app)
+app.add_typer(stats.app)
+app.add_typer(doctor.app)
 app.add_typer(account.app, name="account")
 app.add_typer(sender.app, name="sender")
 app.add_typer(key.app, name="key")
@@ -114,8 +118,6 @@ def program(
     ] = False,
 ) -> None:
     """A transactional mail outbox: rows that your transactions commit become mail."""
-    if config is not None:
-        os.environ["OUTBOX_CONFIG"] = str(config.absolute())  # so that the processes of `run` read the same
     if no_color:
         os.environ["NO_COLOR"] = "1"
     ctx.obj = Session(config, database, verbose)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,8 @@ from outbox.cli.session import Session, session_of
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from outbox.runner.service import Errand, Remainder
     from outbox.config import Config
+    from outbox.runner.service import Errand, Remainder
 
 app = typer.Typer()
 
@@ -39,6 +38,8 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings only.")] = False,
 ) -> None:
     """Send what is due, and go on until stopped. Ctrl-C or SIGTERM drains and ends; a second one ends at once."""
+    import asyncio
+
     from outbox import log
     from outbox.runner.service import Errand
 

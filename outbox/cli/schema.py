@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from outbox.cli.session import session_of
+
 if TYPE_CHECKING:
     import peewee
 
@@ -36,11 +38,11 @@ class DialectName(StrEnum):
 
 
 @app.command()
-def apply(database: Database = None, as_json: Json = False) -> None:
+def apply(ctx: typer.Context, database: Database = None, as_json: Json = False) -> None:
     """Apply the migrations that are missing. Safe to run again, and by many at once."""
     from outbox.store import migrate
 
-    with _opened(database, create=True) as opened:
+    with _opened(ctx, database, create=True) as opened:
         applied = migrate.apply(opened)
         version = migrate.status(opened).version
     if as_json:
@@ -52,13 +54,13 @@ def apply(database: Database = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def status(database: Database = None, as_json: Json = False) -> None:
+def status(ctx: typer.Context, database: Database = None, as_json: Json = False) -> None:
     """Show how far the database is. Changes nothing, and ends with 0 whatever it finds (`check` does not)."""
     from dataclasses import asdict
 
     from outbox.store import migrate
 
-    with _opened(database, create=False) as opened:
+    with _opened(ctx, database, create=False) as opened:
         now = migrate.status(opened)
     if as_json:
         typer.echo(json.dumps(asdict(now)))
@@ -84,24 +86,25 @@ def show(
 
 
 @app.command()
-def check(database: Database = None, as_json: Json = False) -> None:
+def check(ctx: typer.Context, database: Database = None, as_json: Json = False) -> None:
     """Make sure that the tables are those of this program; end with 4 if they are missing, older, newer or damaged."""
     from outbox.store import migrate
 
-    with _opened(database, create=False) as opened:
+    with _opened(ctx, database, create=False) as opened:
         migrate.check(opened)
         version = migrate.status(opened).version
     typer.echo(json.dumps({"ok": True, "version": version}) if as_json else f"ok: the schema is at version {version}")
 
 
 @contextmanager
-def _opened(database: str | None, *, create: bool) -> Iterator[peewee.Database]:
+def _opened(ctx: typer.Context, database: str | None, *, create: bool) -> Iterator[peewee.Database]:
     """The database that the option or the configuration names. Raises ConfigError, DatabaseError."""
     from outbox import config
     from outbox.errors import ConfigError
     from outbox.store.database import connect
 
-    url = config.load(database=database).database
+    session = session_of(ctx)
+    url = config.load(session.config_path, database=database or session.database_url or None).database
     if not url:
         raise ConfigError(
             "no database is configured", hint="give --database URL, or set OUTBOX_DATABASE, or write outbox.toml"

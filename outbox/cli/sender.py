@@ -140,6 +140,8 @@ def registrable(text: str, option: str = "ADDRESS", *, whole_domain: bool = True
             ascii_domain(text[2:])
             return fold(text)
         parsed = parse_address(text)
+        if parsed.local == "*":
+            raise ValueError("a whole domain cannot stand here")
         if parsed.name:
             raise ValueError("give the bare address; the display name goes into --name")
     except ValueError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outbox.clock import Clock
+from outbox.config import Config
 from outbox.core.settlement import Settlement
 from outbox.runner import rescue
 from outbox.runner.clerk import Clerk
@@ -26,7 +27,6 @@ from outbox.runner.dispatch import Dispatch
 from outbox.runner.registrar import Registrar
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
-from outbox.config import Config
 from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, Waiting, open_presence, open_store, runners

@@ -94,7 +94,7 @@ def later(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def check_new(db: Database, new: Account) -> None:
     """Raises Refused when the name is taken, or when the password would leave this machine in clear text."""
-    _refuse_clear_text(new)
+    refuse_clear_text(new)
     if _exists(db, tables.Account, tables.Account.name == new.name):
         raise Refused(f"there is an account {new.name} already", hint=f"outbox account show {new.name}")
 
@@ -149,8 +149,9 @@ def remove_account(db: Database, name: str, act: Act) -> None:
 def set_password(db: Database, changed: Account, act: Act) -> None:
     """Store `username`, `secret` and `key_id` of `changed`, and lift a pause that a runner imposed: a new password
     deserves a new trial. A person's own pause stays. The other settings must still be those that the secret is bound
-    to; Refused when somebody changed them meanwhile.
+    to; Refused when somebody changed them meanwhile, and when the password would be sent in clear text.
     """
+    refuse_clear_text(changed)
     row = tables.Account
     written = (
         row.update(
@@ -270,7 +271,8 @@ def _sender_columns() -> list[Any]:
     return [column.alias(f"s_{column.name}") for column in tables.Sender._meta.sorted_fields]
 
 
-def _refuse_clear_text(of: Account) -> None:
+def refuse_clear_text(of: Account) -> None:
+    """Raises Refused when the account's password would leave this machine without TLS."""
     if of.username and not may_log_in(of.tls, of.relay_host):
         raise Refused(
             f"account {of.name}: a password is not sent to {of.relay} without TLS",

@@ -1,0 +1,89 @@
+"""The program itself: help, errors, exit codes, and what it does not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from outbox.cli import output
+from outbox.core.secret import Secret
+from tests.cli.program import Program
+
+HEAVY = ("peewee", "pydantic", "cryptography", "apscheduler", "rich", "psycopg", "asyncio", "ssl", "tomllib")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['outbox', '--help']\n"
+        "from outbox.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: outbox")
+    assert [name for name in HEAVY if name in done.stderr.split()] == []
+
+
+def test_python_dash_m_is_the_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "outbox", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("outbox 0.")
+
+
+@pytest.mark.parametrize("args", [(), ("account",), ("key",)])
+def test_no_command_shows_the_help(sqlite_program: Program, args: tuple[str, ...]) -> None:
+    assert "Usage: outbox" in sqlite_program.run(*args, code=2).stdout
+
+
+def test_a_mistyped_command_or_option_is_a_usage_error_with_a_hint(sqlite_program: Program) -> None:
+    said = sqlite_program.fails(2, "account", "lst")
+    assert "Did you mean 'list'?" in said
+    assert "hint: outbox account --help" in said
+    assert "--relay" in sqlite_program.fails(2, "account", "add", "x")
+    assert "'--tls'" in sqlite_program.fails(2, "account", "add", "x", "--relay", "h", "--tls", "maybe")
+
+
+def test_an_error_is_two_lines_and_its_place_is_shown_at_vv(sqlite_program: Program) -> None:
+    sqlite_program.init()
+    said = sqlite_program.fails(1, "account", "show", "x")
+    assert said == "error: there is no account x\nhint: `outbox account list` shows them\n"
+    said = sqlite_program.run("-vv", "account", "show", "x", code=1).stderr
+    assert said.startswith("Traceback")
+    assert "error: there is no account x" in said
+
+
+def test_each_kind_of_trouble_has_its_exit_code(sqlite_program: Program) -> None:
+    assert "no database is configured" in sqlite_program.fails(3, "account", "list")
+    assert "there is no configuration file" in sqlite_program.fails(3, "--config", "none.toml", "account", "list")
+    assert "there is no database" in sqlite_program.fails(4, "--database", "sqlite:///none.db", "account", "list")
+    Path("empty.db").touch()
+    assert "outbox schema apply" in sqlite_program.fails(4, "--database", "sqlite:///empty.db", "account", "list")
+    Path("text.db").write_text("this is not a database, however long it is looked at " * 40, encoding="utf-8")
+    sqlite_program.fails(4, "--database", "sqlite:///text.db", "account", "list")
+    assert not Path("none.db").exists()
+
+
+def test_config_show_says_where_each_value_came_from_without_a_password(sqlite_program: Program) -> None:
+    program = sqlite_program.init()
+    rows = {row["setting"]: row for row in program.json("config", "show")}
+    assert rows["database"]["source"] == "outbox.toml"
+    assert (rows["retry.floor"]["value"], rows["retry.floor"]["source"]) == ("1m", "default")
+    assert all(row["meaning"] for row in rows.values())
+    table = program.run("--database", "postgresql://u:canary@h/d", "config", "show").stdout
+    assert "command line" in table
+    assert "canary" not in "".join(program.printed)
+
+
+def test_a_secret_has_no_json_form(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TypeError):
+        output.show_json({"password": Secret("canary")})
+    assert "canary" not in capsys.readouterr().out
+
+
+def test_a_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_table(("a", "b"), [("x" * 300, None), ("y", True)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["A" + " " * 299 + "  B", "x" * 300 + "  -", "y" + " " * 299 + "  yes"]
