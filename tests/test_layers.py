@@ -38,6 +38,7 @@ ROOMS = {
     "runner": "smtp store core errors clock config keys log vault",
     # What people use.
     "cli": "anything",
+    "demo": "outbox core errors clock runner store",
     "__main__": "cli",
 }
 
@@ -51,7 +52,7 @@ LIBRARIES = {
     "pydantic": "config",
     "pydantic_settings": "config",
     "rich": "cli",
-    "sqlite3": "store",
+    "sqlite3": "store demo",  # demo: an application that has only this
     "typer": "cli",
 }
 # Library → the modules that may import it under TYPE_CHECKING, to name a type.
