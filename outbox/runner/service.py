@@ -302,6 +302,7 @@ class Service:
     async def _leave(self) -> list[Settlement]:
         """Our last word to the database. What cannot be written is returned."""
         leaving = asyncio.ensure_future(self._upkeep.leave())
+        await asyncio.sleep(0)  # let it ask: a clerk that is idle ends as soon as it is told to
         unwritten = await self._clerk.stop(1.0 if self._at_once.is_set() else FLUSH)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)

@@ -55,8 +55,7 @@ class Upkeep:
         """Take the lock that shows us to be alive, then announce ourselves: in this order, or we might be declared dead
         between the two.
         """
-        self._presence.take(self._me.id)
-        await self._clerk.upkeep(self._register)
+        await self._arrive_as(self._me.id)
 
     async def leave(self) -> None:
         await self._clerk.upkeep(lambda store, now: runners.leave(store, self._me.id, now))
@@ -71,8 +70,10 @@ class Upkeep:
             return
         log.warning("runner %s has been declared dead (was it stopped for long?); going on under a new id", me.id)
         self._presence.release()
-        self._me.id = self._new_id()
-        await self.arrive()
+        new = self._new_id()
+        await self._arrive_as(new)
+        self._me.id = new  # only now: what is claimed for a runner that is not registered nobody could take back
+        self._on_reclaimed()
 
     async def reclaim(self) -> None:
         """Declare dead who is dead, and take back what they were sending."""
@@ -109,10 +110,14 @@ class Upkeep:
             self._on_reclaimed()
         self._strays = strays
 
-    def _register(self, store: Store, now: datetime) -> None:
+    async def _arrive_as(self, runner: str) -> None:
+        self._presence.take(runner)
+        await self._clerk.upkeep(partial(self._register, runner))
+
+    def _register(self, runner: str, store: Store, now: datetime) -> None:
         me = self._me
         host, pid = socket.gethostname(), os.getpid()
-        runners.register(store, me.id, host=host, pid=pid, version=me.version, now=now, lease=me.lease)
+        runners.register(store, runner, host=host, pid=pid, version=me.version, now=now, lease=me.lease)
 
 
 def _anybody_else(me: str, store: Store) -> bool:

@@ -33,67 +33,72 @@ def advisory_key(runner: str) -> int:
     return int(runner[:16], 16) >> 1
 
 
-class Listener(threading.Thread):
+class Listener:
     """A connection of its own that waits for NOTIFY, and holds the runner's advisory lock while it lives.
 
     The lock is free exactly when this connection is gone, so any other runner, on any host, that can take it knows that
-    its owner is dead. `on_notify` and `on_lost` are called from this thread.
+    its owner is dead. `on_notify` and `on_lost` are called from a thread of the listener's own.
     """
 
     def __init__(self, url: str, on_notify: Callable[[], object], on_lost: Callable[[], object]) -> None:
-        super().__init__(name="outbox-listener", daemon=True)
         self._url = url
         self._on_notify = on_notify
         self._on_lost = on_lost
         self._stopping = threading.Event()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._thread: threading.Thread | None = None
         self._runner = ""
 
     def take(self, runner: str) -> None:
-        """Connect, hold the lock of this runner and begin to listen. Raises TransientError when that cannot be."""
+        """Connect, hold the lock of this runner and begin to listen; after `release`, also for another runner. Raises
+        DatabaseError or TransientError when that cannot be.
+        """
         self._runner = runner
-        self._connect()
-        self.start()
-
-    def _connect(self) -> None:
-        with translated():
-            db = connect(self._url, application_name="outbox listener")
-            connection = db.connection()
-            row = connection.execute("SELECT pg_try_advisory_lock(%s)", (advisory_key(self._runner),)).fetchone()
-            if not row[0]:
-                # Our own previous session, which the server has not given up yet: we still count as alive through it.
-                db.close()
-                raise TransientError("the advisory lock of this runner is still held")
-            connection.execute("LISTEN outbox")
-            self._connection = connection
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                assert self._connection is not None
-                for _ in self._connection.notifies(timeout=0.5, stop_after=1):
-                    self._on_notify()
-            except (psycopg.Error, peewee.PeeweeException, OSError):
-                if self._stopping.is_set():
-                    return
-                self._on_lost()
-                self._reconnect()
-
-    def _reconnect(self) -> None:
-        while not self._stopping.wait(0.5):
-            with suppress(TransientError, DatabaseError, peewee.PeeweeException, psycopg.Error):
-                self._connect()
-                self._on_notify()
-                return
+        connection = self._connect()
+        # An event for each thread: one that is late in ending must not be brought back by its successor.
+        self._stopping = threading.Event()
+        arguments = (connection, self._stopping)
+        self._thread = threading.Thread(target=self._listen, args=arguments, name="outbox-listener", daemon=True)
+        self._thread.start()
 
     def release(self) -> None:
         """Stop, and let go of the lock."""
         self._stopping.set()
-        if self.is_alive():
-            self.join(timeout=2)
-        if self._connection is not None:
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+            self._thread = None
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        with translated():
+            db = connect(self._url, application_name="outbox listener")
+            connection: psycopg.Connection[Any] = db.connection()
+            row = connection.execute("SELECT pg_try_advisory_lock(%s)", (advisory_key(self._runner),)).fetchone()
+            if row is None or not row[0]:
+                # Our own previous session, which the server has not given up yet: we still count as alive through it.
+                db.close()
+                raise TransientError("the advisory lock of this runner is still held")
+            connection.execute("LISTEN outbox")
+            return connection
+
+    def _listen(self, connection: psycopg.Connection[Any] | None, stopping: threading.Event) -> None:
+        while connection is not None and not stopping.is_set():
+            try:
+                for _ in connection.notifies(timeout=0.5, stop_after=1):
+                    self._on_notify()
+            except (psycopg.Error, OSError):
+                if not stopping.is_set():
+                    self._on_lost()
+                    connection = self._connect_again(stopping)
+        if connection is not None:
             with suppress(psycopg.Error):
-                self._connection.close()
+                connection.close()
+
+    def _connect_again(self, stopping: threading.Event) -> psycopg.Connection[Any] | None:
+        while not stopping.wait(0.5):
+            with suppress(TransientError, DatabaseError, peewee.PeeweeException, psycopg.Error):
+                connection = self._connect()
+                self._on_notify()  # for what was not announced meanwhile
+                return connection
+        return None
 
 
 @contextmanager
