@@ -21,6 +21,7 @@ from outbox.errors import Refused
 
 if TYPE_CHECKING:
     from outbox.core.outcome import Report
+    from outbox.core.secret import Secret
     from outbox.smtp.connection import Relay
     from outbox.vault import Vault
 
@@ -73,8 +74,8 @@ def add(
         accounts.check_new(db, new)
         if username:
             vault = session.vault  # before anybody types a password in vain
-            text = password(_prompt(new), from_stdin=password_stdin, from_file=password_file)
-            new = _sealed(new, vault, text)
+            secret = password(_prompt(new), from_stdin=password_stdin, from_file=password_file)
+            new = _sealed(new, vault, secret)
         with db.atomic():
             accounts.add_account(db, new, session.act())
     output.say(
@@ -290,11 +291,10 @@ def _facts(account: Account, senders: list[str], now: datetime) -> dict[str, Any
     }
 
 
-def _sealed(account: Account, vault: Vault, text: str) -> Account:
-    from outbox.core.secret import Secret
+def _sealed(account: Account, vault: Vault, secret: Secret) -> Account:
     from outbox.vault import Binding
 
-    return replace(account, secret=vault.seal(Secret(text), Binding.of(account)), key_id=vault.key_id)
+    return replace(account, secret=vault.seal(secret, Binding.of(account)), key_id=vault.key_id)
 
 
 async def _try(relay: Relay) -> tuple[Report | None, str, str]:

@@ -37,5 +37,8 @@ def show(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", hel
     ]
     if as_json:
         output.show_json(rows)
-    else:
-        output.show_table(list(rows[0]), [list(row.values()) for row in rows])
+        return
+    for row in rows:
+        otherwise = f"; default {output.cell(row['default'])}" if row["source"] != "default" else ""
+        output.say(f"{row['setting']} = {output.cell(row['value'])}  ({row['source']}{otherwise})")
+        output.say(f"    {row['meaning']}")

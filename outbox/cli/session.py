@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from outbox.clock import Clock
+from outbox.core.secret import Secret
 from outbox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def operator() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by and by != name else "")
 
 
-def password(prompt: str, *, from_stdin: bool, from_file: Path | None) -> str:
+def password(prompt: str, *, from_stdin: bool, from_file: Path | None) -> Secret:
     """A password, from standard input, a file, or asked for twice; never from the command line, where `ps` shows it.
 
     One newline at the end is taken off. Ends the command with a usage error when it is empty, has more lines than one,
@@ -115,7 +116,7 @@ def password(prompt: str, *, from_stdin: bool, from_file: Path | None) -> str:
     if not from_stdin and from_file is None:
         if not sys.stdin.isatty():
             raise typer.BadParameter("no terminal to ask for the password: use --password-stdin or --password-file")
-        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True))
+        return Secret(str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)))
     try:
         content = sys.stdin.buffer.read(_MAX_PASSWORD + 1) if from_file is None else _read(from_file)
         text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
@@ -123,7 +124,7 @@ def password(prompt: str, *, from_stdin: bool, from_file: Path | None) -> str:
         raise typer.BadParameter("the password is not UTF-8 text") from None
     if not text or len(content) > _MAX_PASSWORD or any(letter in text for letter in "\r\n\0"):
         raise typer.BadParameter("a password is one line, and not empty")
-    return text
+    return Secret(text)
 
 
 _MAX_PASSWORD = 4096
