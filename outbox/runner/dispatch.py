@@ -209,10 +209,11 @@ class Dispatch:
 
     async def _pass(self, after: str) -> tuple[list[Lane], Allocation]:
         """Look at the lanes behind `after`, and claim what can go."""
-        registry = await self._registrar.refresh()
+        await self._registrar.refresh()
         now = self._clerk.now()
         lanes, suspects = await self._clerk.read(partial(_look, after, now))
-        seen = allocate(lanes, registry, self._in_flight, self._turns, now)
+        # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
+        seen = allocate(lanes, self._registrar.registry, self._in_flight, self._turns, now)
         if seen.picks and await self._claim(seen.picks):
             seen = replace(seen, crowded=True)
         if suspects:

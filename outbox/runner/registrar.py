@@ -81,8 +81,9 @@ class Registrar:
         account = self.registry.accounts.get(settlement.account)
         if pause is None or account is None:
             return
-        log.warning("%s of account %s: %s", pause.scope, account.name, pause.reason)
         used = settlement.credential_version
+        whom = {Scope.RELAY: f"relay {account.relay}", Scope.SENDER: f"sender {settlement.sender}"}
+        log.warning("%s is at fault: %s", whom.get(pause.scope, f"account {account.name}"), pause.reason)
         if pause.scope is Scope.RELAY:
             accounts.trip_relay(store.db, account.relay_host, account.relay_port, pause.reason, act)
         elif pause.scope is Scope.ACCOUNT:
