@@ -54,7 +54,7 @@ def _embedded_server() -> PostgresServer:
 
         server = get_server(folder, cleanup_mode="delete")
     database = connect(server.get_uri())
-    for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+    for setting in ("fsync = off", "full_page_writes = off", "autovacuum = off", "checkpoint_timeout = '1h'"):
         database.connection().execute(f"ALTER SYSTEM SET {setting}")
     database.execute_sql("SELECT pg_reload_conf()")
     database.close()
@@ -99,9 +99,9 @@ class _Copies:
         template.close()
 
     @contextmanager
-    def fresh(self) -> Iterator[str]:
+    def fresh(self, *, empty: bool = False) -> Iterator[str]:
         name = f"outbox_{uuid.uuid4().hex[:12]}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        self._run(f"CREATE DATABASE {name} TEMPLATE {'template0' if empty else self._template}")
         try:
             yield _with_database(self._server, name)
         finally:
@@ -135,6 +135,16 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a fresh, migrated database, of each dialect in turn."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, of each dialect in turn; on SQLite there is no file yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{(tmp_path / 'new.db').as_posix()}"
+        return
+    with request.getfixturevalue("_postgres_copies").fresh(empty=True) as url:
+        yield url
 
 
 @pytest.fixture

@@ -23,9 +23,8 @@ Database = Annotated[
     str | None,
     typer.Option(
         "--database",
-        envvar="OUTBOX_DATABASE",
         metavar="URL",
-        help="sqlite:///outbox.db, postgresql://user@host/database; else that of the configuration.",
+        help="sqlite:///outbox.db, postgresql://user@host/database; else OUTBOX_DATABASE, or the configuration's.",
         show_default=False,
     ),
 ]

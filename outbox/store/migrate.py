@@ -20,7 +20,7 @@ from pathlib import Path
 
 import peewee
 
-from outbox.errors import SchemaError
+from outbox.errors import DatabaseError, SchemaError
 from outbox.store.database import Dialect, dialect
 
 _LOCK_PATIENCE = 30.0  # seconds to wait for another migrator on SQLite
@@ -64,6 +64,16 @@ class SchemaStatus:
     database_uuid: str | None
 
 
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """What the database complains of, as DatabaseError."""
+    try:
+        yield
+    except (peewee.PeeweeException, sqlite3.Error) as error:
+        raise DatabaseError(f"the database refused: {' '.join(str(error).split())}") from error
+
+
+@_in_our_words()
 def apply(database: peewee.Database) -> list[int]:
     """Apply the migrations that are missing; return their numbers, [] when there was nothing to do.
 
@@ -88,6 +98,7 @@ def apply(database: peewee.Database) -> list[int]:
     return applied
 
 
+@_in_our_words()
 def status(database: peewee.Database) -> SchemaStatus:
     """How far this database is. Changes nothing; raises nothing for tables that are missing or newer."""
     numbers = [migration.number for migration in migrations(dialect(database))]
@@ -96,6 +107,7 @@ def status(database: peewee.Database) -> SchemaStatus:
     return SchemaStatus(dialect(database), version, numbers[-1], tuple(n for n in numbers if n > version), uuid)
 
 
+@_in_our_words()
 def check(database: peewee.Database) -> None:
     """Make sure that the tables are those of this program. Raises SchemaError when they are missing, older or newer, or
     lack a table, index, trigger, view or function, which it names.
@@ -257,10 +269,10 @@ def _present(database: peewee.Database) -> set[tuple[str, str]]:
         query = "SELECT type, name FROM sqlite_master"
     else:
         query = """
-            SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index' ELSE 'table' END,
-                   relname
-            FROM pg_class WHERE relnamespace = current_schema()::regnamespace
-            UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+            WITH here AS (SELECT quote_ident(current_schema())::regnamespace AS oid)
+            SELECT CASE WHEN relkind = 'v' THEN 'view' WHEN relkind IN ('i', 'I') THEN 'index' ELSE 'table' END, relname
+            FROM pg_class JOIN here ON here.oid = relnamespace
+            UNION ALL SELECT 'function', proname FROM pg_proc JOIN here ON here.oid = pronamespace
             UNION ALL SELECT 'trigger', tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
-            WHERE NOT tgisinternal AND relnamespace = current_schema()::regnamespace"""
+            JOIN here ON here.oid = relnamespace WHERE NOT tgisinternal"""
     return {(str(kind), str(name).lower()) for kind, name in database.execute_sql(query).fetchall()}

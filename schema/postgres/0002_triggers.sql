@@ -212,7 +212,7 @@ DECLARE
   f regprocedure;
 BEGIN
   FOR f IN
-    SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname IN (
+    SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(current_schema())::regnamespace AND proname IN (
       'outbox_enqueue', 'outbox_immutable', 'outbox_erase', 'outbox_delete', 'outbox_truncate',
       'outbox_attachment_insert', 'outbox_attachment_immutable', 'outbox_delivery_guard', 'outbox_delivery_delete',
       'outbox_recipient_append_only', 'outbox_cancel', 'outbox_reschedule')
