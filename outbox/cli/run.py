@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from outbox.config import Config
     from outbox.runner.service import Errand, Remainder
+    from outbox.vault import Vault
 
 app = typer.Typer()
 
@@ -66,7 +67,7 @@ async def _serve(session: Session, config: Config, errand: Errand) -> int:
 
     service = Service(
         config,
-        lambda: session.vault,
+        lambda: _open_vault(config),
         session.clock,
         version=version("mail-outbox"),
         rescue_file=_rescue_file(config),
@@ -74,6 +75,13 @@ async def _serve(session: Session, config: Config, errand: Errand) -> int:
     service.listen_for_signals()
     watch_parent(service.stop)
     return await service.run(errand, _report)
+
+
+def _open_vault(config: Config) -> Vault:
+    from outbox import keys
+    from outbox.vault import Vault
+
+    return Vault(keys.load(config.key_file))
 
 
 def _rescue_file(config: Config) -> Path:

@@ -22,7 +22,7 @@ from outbox.core.account import Account, Registry
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
 from outbox.runner.registrar import Registrar
-from outbox.store import Lane, Pick, Store
+from outbox.store import DeclaredDeadError, Lane, Pick, Store
 
 log = logging.getLogger("outbox.dispatch")
 
@@ -109,10 +109,13 @@ class Dispatch:
         runner: Callable[[], str],
         deliver: Callable[[Claim], Coroutine[None, None, None]],
         *,
+        revive: Callable[[], Awaitable[None]],
         poll: timedelta,
         announce: Callable[[bool], Awaitable[None]] | None = None,
     ) -> None:
-        """`announce` says in the database whether we sleep, where INSERTs wake those who do (PostgreSQL)."""
+        """`revive` gives a runner that was declared dead a new id. `announce` says in the database whether we sleep,
+        where INSERTs wake those who do (PostgreSQL).
+        """
         self._clerk = clerk
         self._registrar = registrar
         self._runner = runner
@@ -124,6 +127,7 @@ class Dispatch:
         self._stopping = False
         self._in_flight: Counter[str] = Counter()
         self._deliveries: dict[asyncio.Task[None], Claim] = {}
+        self._revive = revive
         self._announce = announce
         self._asleep = False
         self.standing = Allocation()
@@ -155,7 +159,11 @@ class Dispatch:
         """Until `stop`."""
         while not self._stopping:
             self._bell.clear()
-            await self.round()
+            try:
+                await self.round()
+            except DeclaredDeadError:
+                await self._revive()
+                continue
             if self._bell.is_set():
                 continue
             if not self.busy and not self.standing.crowded:

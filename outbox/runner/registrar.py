@@ -10,6 +10,7 @@ from outbox.core.account import Account, Registry
 from outbox.core.outcome import Scope
 from outbox.core.secret import Secret
 from outbox.core.settlement import Settlement
+from outbox.errors import VaultError
 from outbox.runner.clerk import Clerk
 from outbox.smtp.connection import Relay
 from outbox.store import Store, accounts, senders
@@ -63,7 +64,21 @@ class Registrar:
     def _password(self, account: Account) -> Secret:
         if account.secret is None:
             return Secret("")
-        return self.open_vault().open_account(account)
+        try:
+            return self.open_vault().open_account(account)
+        except VaultError:
+            # The keys may have been rotated while we run: look once whether there are others now.
+            if not self._load_again():
+                raise
+            return self.open_vault().open_account(account)
+
+    def _load_again(self) -> bool:
+        known = self._vault.keys.ids if self._vault is not None else ()
+        try:
+            self._vault = self._open_vault()
+        except VaultError:
+            return False  # keys from the environment are gone once they have been read
+        return self._vault.keys.ids != known
 
     def open_vault(self) -> Vault:
         """The vault, loaded when the first password is needed. Raises VaultError when there is no key."""

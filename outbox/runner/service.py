@@ -154,6 +154,7 @@ class Service:
             self._registrar,
             lambda: self._identity.id,
             self._delivery.deliver,
+            revive=self._revive,
             poll=min(config.run.poll, ANNOUNCED_POLL) if announced else config.run.poll,
             announce=self._announce if announced else None,
         )
@@ -172,6 +173,9 @@ class Service:
             new_id=clock.token,
         )
         self._schedule = Schedule(clock)
+
+    async def _revive(self) -> None:
+        await self._upkeep.renew()
 
     def _ring(self) -> None:
         self._dispatch.ring()

@@ -111,6 +111,12 @@ class TransientError(Exception):
         self.reconnect = reconnect
 
 
+class DeclaredDeadError(Exception):
+    """This runner has been declared dead, and must come again under a new id before it claims anything: what a dead
+    runner holds is taken back, again and again.
+    """
+
+
 class Store(Protocol):
     """The database, as the runner sees it. Writes belong inside `transaction`, reads inside `reading` or there.
 
@@ -160,10 +166,12 @@ class Store(Protocol):
     # writes
 
     def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
-        """Take due messages, in the order of the picks and of their due times, and open an attempt for each."""
+        """Take due messages, in the order of the picks and of their due times, and open an attempt for each. Raises
+        DeclaredDeadError.
+        """
 
     def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
-        """Take this message, suspect or not, if it is still waiting and due."""
+        """Take this message, suspect or not, if it is still waiting and due. Raises DeclaredDeadError."""
 
     def mark(self, marks: Sequence[Mark], now: datetime) -> list[bool]:
         """Set dot marks. False where the claim was lost: that dot must not be written."""

@@ -128,10 +128,8 @@ class PostgresStore(SqlStore):
         ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender], row[0], row[1]))
         return [claim for _, _, claim in ready]
 
-    def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
-        claims = [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
-        self._open_attempts(runner, claims, now)
-        return claims
+    def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
 
     def absent(self, runners: Sequence[str]) -> list[str]:
         """The advisory lock is free: dead. What is taken here is held until the end of the clerk's transaction."""

@@ -21,7 +21,7 @@ from outbox.core.lifecycle import FINAL, State
 from outbox.core.message import Attachment, Message, recipients_of
 from outbox.core.settlement import DOUBT_HELD, Claim, Fate, Result, Settlement
 from outbox.errors import InvalidMessage
-from outbox.store import Content, Mark, Pick, Reclaimed, Settled, Waiting
+from outbox.store import Content, DeclaredDeadError, Mark, Pick, Reclaimed, Settled, Waiting
 from outbox.store.rows import (
     as_bytes,
     as_message,
@@ -317,6 +317,7 @@ class SqlStore:
 
     def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         """Tier by tier: the picks of one sender share a count, so what its urgent lane took, the next one cannot."""
+        self._must_live(runner)
         left = {pick.sender: pick.count for pick in picks}
         claims: list[Claim] = []
         for tier in _tiers(picks):
@@ -327,7 +328,20 @@ class SqlStore:
         self._open_attempts(runner, claims, now)
         return claims
 
+    def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
+        self._must_live(runner)
+        claims = self._claim_single(runner, message_id, now)
+        self._open_attempts(runner, claims, now)
+        return claims
+
+    def _must_live(self, runner: str) -> None:
+        if not self._all("SELECT 1 FROM outbox_runner WHERE id = ? AND dead_at IS NULL", (runner,)):
+            raise DeclaredDeadError(runner)
+
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        raise NotImplementedError
+
+    def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         raise NotImplementedError
 
     def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:

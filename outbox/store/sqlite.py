@@ -149,10 +149,8 @@ class SqliteStore(SqlStore):
             claims.extend(claim for _, _, claim in sorted(map(as_claim, rows), key=lambda row: row[:2]))
         return claims
 
-    def claim_one(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
-        claims = [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (runner, message_id, moment(now)))]
-        self._open_attempts(runner, claims, now)
-        return claims
+    def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (runner, message_id, moment(now)))]
 
     def absent(self, runners: Sequence[str]) -> list[str]:
         """The lock file is free: dead."""

@@ -17,7 +17,7 @@ from outbox.core.outcome import Outcome, Scope, Stage, Verdict
 from outbox.core.reply import Reply
 from outbox.core.settlement import Claim, Fate, RecipientFate, Result, Settlement, relinquish
 from outbox.errors import InvalidMessage
-from outbox.store import Lane, Mark, Pick, Settled, Store, open_store, runners
+from outbox.store import DeclaredDeadError, Lane, Mark, Pick, Settled, Store, open_store, runners
 from tests.statements import MAIL, one, rows, run
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ T = TypeVar("T")
 NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
 LATER = NOW + timedelta(hours=1)
 SHOP = "shop@example.com"
-ME, OTHER = "a" * 32, "b" * 32
+ME, OTHER, SURVIVOR = "a" * 32, "b" * 32, "c" * 32
 QUEUED = Reply(250, "2.0.0", "queued as 4X")
 ANN = Recipient(0, "ann@example.net", "to")
 BOB = Recipient(1, "bob@example.net", "to")
@@ -33,17 +33,20 @@ BOB = Recipient(1, "bob@example.net", "to")
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
+    """The store of ME, a registered runner."""
     opened = open_store(database_url, Clock())
     opened.open()
+    register(opened, ME)
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def second(database_url: str) -> Iterator[Store]:
-    """The store of another runner."""
+    """The store of OTHER, another runner."""
     opened = open_store(database_url, Clock())
     opened.open()
+    register(opened, OTHER)
     yield opened
     opened.close()
 
@@ -201,6 +204,16 @@ def test_a_suspect_is_only_claimed_alone(store: Store, database: peewee.Database
     assert store.suspects(NOW) == []
 
 
+def test_a_runner_that_was_declared_dead_claims_nothing(store: Store, database: peewee.Database) -> None:
+    (message_id,) = add(database)
+    bury(store, ME)
+    with pytest.raises(DeclaredDeadError):
+        claim(store)
+    with pytest.raises(DeclaredDeadError):
+        write(store, lambda: store.claim_one(ME, message_id, NOW))
+    assert delivery(database, message_id, "state", "claim_no") == ("queued", 0)
+
+
 # ---- content
 
 
@@ -338,12 +351,12 @@ def test_a_rolled_back_group_leaves_nothing(store: Store, database: peewee.Datab
 
 def lose(store: Store, database: peewee.Database, *, dotted: bool, **columns: Any) -> Claim:
     """A message whose runner died, before or after its dot mark."""
-    register(store, ME)
     (message_id,) = add(database, recipients="ann@example.net, bob@example.net", **columns)
     (claimed,) = claim(store)
     if dotted:
         write(store, lambda: store.mark([Mark(message_id, 1)], NOW))
     bury(store, ME)
+    register(store, SURVIVOR)
     return claimed
 
 
@@ -392,7 +405,6 @@ def test_a_message_that_ended_three_runners_is_held(store: Store, database: peew
 
 
 def test_only_the_part_that_the_dot_covered_is_in_doubt(store: Store, database: peewee.Database) -> None:
-    register(store, ME)
     (message_id,) = add(database, recipients="ann@example.net, bob@example.net, carl@example.net")
     (claimed,) = claim(store)
     accepted = sent(claimed).fates
@@ -404,14 +416,12 @@ def test_only_the_part_that_the_dot_covered_is_in_doubt(store: Store, database: 
 
 
 def test_what_a_living_runner_sends_is_left_to_it(store: Store, database: peewee.Database) -> None:
-    register(store, ME)
     add(database)
     claim(store)
     assert reclaim(store) == []
 
 
 def test_a_stray_claim_is_taken_back_alone(store: Store, database: peewee.Database) -> None:
-    register(store, ME)
     stray, known = add(database, 2)
     claim(store)
     write(store, lambda: store.mark([Mark(stray, 1)], NOW))
@@ -467,7 +477,7 @@ def test_a_late_acceptance_of_some_spares_them_a_second_copy(store: Store, datab
     partial = sent(claimed, state=State.QUEUED, result=Result.DEFERRED, due_at=LATER)
     settle(store, partial)
     assert delivery(database, claimed.message_id, "state") == ("queued",)
-    (again,) = write(store, lambda: store.claim_one(OTHER, claimed.message_id, NOW))
+    (again,) = write(store, lambda: store.claim_one(SURVIVOR, claimed.message_id, NOW))
     assert store.content(again).fates == {0: Fate.ACCEPTED, 1: Fate.DOUBT}
 
 
@@ -484,7 +494,6 @@ def test_what_waits_past_its_time_expires(store: Store, database: peewee.Databas
 
 
 def test_a_lease_is_renewed_until_somebody_declares_the_runner_dead(store: Store) -> None:
-    register(store, ME)
     assert write(store, lambda: runners.renew(store, ME, NOW, timedelta(minutes=1)))
     assert runners.overdue(store, OTHER, NOW) == []
     assert runners.overdue(store, OTHER, LATER) == [ME]
@@ -494,7 +503,6 @@ def test_a_lease_is_renewed_until_somebody_declares_the_runner_dead(store: Store
 
 
 def test_a_runner_that_holds_nothing_is_forgotten_in_the_end(store: Store, database: peewee.Database) -> None:
-    register(store, ME)
     register(store, OTHER)
     add(database)
     claim(store)

@@ -16,7 +16,7 @@ from outbox.clock import Clock
 from outbox.core.settlement import Claim, relinquish
 from outbox.errors import DatabaseError
 from outbox.runner.clerk import Clerk
-from outbox.store import Mark, Pick, Settled, Store, open_store
+from outbox.store import Mark, Pick, Settled, Store, open_store, runners
 from outbox.store.database import sqlite_path
 from outbox.store.sqlite import SqliteStore
 
@@ -58,6 +58,10 @@ class Office:
         return dict(self.application.execute("SELECT state, count(*) FROM outbox_delivery GROUP BY state").fetchall())
 
 
+def register(store: Store, now: datetime) -> None:
+    runners.register(store, ME, host="web1", pid=1, version="0.1.0", now=now, lease=timedelta(hours=1))
+
+
 @asynccontextmanager
 async def office(url: str, *, byte_budget: int = 1_000_000) -> AsyncIterator[Office]:
     store = CountingStore(url, Clock())
@@ -65,6 +69,7 @@ async def office(url: str, *, byte_budget: int = 1_000_000) -> AsyncIterator[Off
     changes: list[int] = []
     clerk = Clerk(store, Clock(), byte_budget=byte_budget, on_change=lambda: changes.append(1))
     await clerk.start()
+    await clerk.upkeep(register)
     try:
         yield Office(clerk, store, application, changes)
     finally:
