@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import shutil
 import signal
 import sys
@@ -32,21 +32,28 @@ def demo(
     ] = False,
 ) -> None:
     """See it work: a shop, its database, the runner and a relay, all of them temporary."""
+    import asyncio
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in a pipe, too, one sees it happen
+    print_line(("Outbox demo: an INSERT in a transaction of yours becomes a mail.", "bold"))
+    print_line()
     with tempfile.TemporaryDirectory(prefix="outbox-demo-", ignore_cleanup_errors=True) as folder:
         try:
             code = asyncio.run(_perform(Path(folder), stay=not leave))
         except (KeyboardInterrupt, asyncio.CancelledError):
             code = 130 if leave else 0
+    if code != 1:
+        print_line()
+        print_line(("Ended; everything temporary is removed. Your own: outbox init, and docs/.", ""))
     raise typer.Exit(code)
 
 
 async def _perform(folder: Path, *, stay: bool) -> int:
     """The exit status."""
+    _end_on_signals()
     from outbox.demo import outcome, theatre
 
-    _end_on_signals()
-    print_line(("Outbox demo: an INSERT in a transaction of yours becomes a mail.", "bold"))
-    print_line()
     steps = _Steps()
     async with theatre.stage(folder, steps.tell, steps.hear) as here:
         found = await here.play(steps.tell)
@@ -54,23 +61,20 @@ async def _perform(folder: Path, *, stay: bool) -> int:
         wrong = outcome.differences(found)
         _show(found)
         print_line()
+        for each in wrong:
+            output.note(f"error: {each}")
         if wrong:
-            for each in wrong:
-                output.note(f"error: {each}")
             return 1
-        print_line(("Everything came out as it should.", "green"))
-        print_line()
+        print_line(("Everything came out as it should.", STYLES["sent"]))
         if stay:
             await _stay(here)
-        else:
-            print_line(("Next", "bold"))
-            print_line(("  outbox demo    the same, to play with: it stays until Ctrl-C", ""))
-            print_line(("  outbox init    your own database and relay: see docs/getting-started.md", ""))
-    return 0
+        return 0
 
 
 def _end_on_signals() -> None:
     """What would kill us ends us as Ctrl-C does, or the temporary folder would stay."""
+    import asyncio
+
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -91,7 +95,7 @@ class _Steps:
         print_line((f"  {self._number}. {sentence}", ""))
 
     def hear(self, answer: Answer) -> None:
-        before = ", " if self._answers else f"  {self._number + 1}. The relay answers: "
+        before = ", " if self._answers else f"  {self._number + 1}. The relay says "
         self._answers += 1
         _print_part((before, ""), (str(answer.code), _style_of(answer)), (f" {answer.address.partition('@')[0]}", ""))
 
@@ -113,7 +117,7 @@ def _show(found: Outcome) -> None:
     rows = [row for order in ORDERS for row in _rows(order, found)]
     _table(("order", "transaction", "outcome", "mail"), rows)
     print_line()
-    print_line(("It is all in the database, for everybody who knows SQL:", "bold"))
+    print_line(("Every attempt and every answer is in the database. From the view outbox_audit:", "bold"))
     print_line()
     for line in f"{AUDIT};".splitlines():
         print_line((f"  {line}", "cyan"))
@@ -130,7 +134,7 @@ def _rows(order: Order, found: Outcome) -> list[tuple[Segment, ...]]:
         fates.setdefault(str(address), []).append(str(fate))
     cells = [_outcome(order, address, tuple(each), found) for address, each in fates.items()]
     if not cells:
-        cells = [(("never existed", "bright_black"), (f"for {NEVER}: not stored, not sent", ""))]
+        cells = [(("never existed", "bright_black"), (f"for {NEVER}: no row, no mail", ""))]
     start: tuple[Segment, ...] = ((str(order.number), ""), (order.transaction, ""))
     return [(*(start if place == 0 else (("", ""), ("", ""))), *each) for place, each in enumerate(cells)]
 
@@ -172,22 +176,32 @@ async def _stay(here: Stage) -> None:
     """Until Ctrl-C: how to look around, and a line for each mail that arrives."""
     from outbox.demo.shop import SENDER
 
-    program = f"{_program()} --database {here.database}"
-    print_line(("The runner and the relay go on until Ctrl-C. From another terminal:", "bold"))
+    program = _program()
+    setting, value = ("set", "%OUTBOX_DATABASE%") if sys.platform == "win32" else ("export", "$OUTBOX_DATABASE")
+    query = '"SELECT * FROM outbox_status"'
+    print_line(("The runner and the relay go on until Ctrl-C. In another terminal:", "bold"))
+    for command in (
+        f"{setting} OUTBOX_DATABASE={here.database}",
+        f"{program} list",
+        f"{program} show 3",
+        f"{program} enqueue --from {SENDER} --to you@example.net --text Hello",
+        f"sqlite3 {value} {query}",
+    ):
+        print_line((f"  {command}", "cyan"))
     print_line()
-    print_line((f"  {program} list", "cyan"))
-    print_line((f"  {program} show 3", "cyan"))
-    print_line((f"  {program} enqueue --from {SENDER} --to you@example.net --text Hello", "cyan"))
-    print_line((f"  sqlite3 {here.database}", "cyan"))
-    print_line()
-    print_line(("Your own: ", ""), ("outbox init", "cyan"), (", as docs/getting-started.md says.", ""))
-    print_line(("Mail that arrives at the relay:", ""))
-    here.relay.on_mail = _announce
+    print_line(("Mail that arrives at the relay:", "bold"))
+    here.relay.on_mail, here.relay.on_answer = _announce, _announce_no
     await here.runner.until(lambda: False, patience=None)
 
 
 def _announce(mail: Received) -> None:
     print_line(("  arrived  ", STYLES["sent"]), (f"{mail.subject!r} for {', '.join(mail.recipients)}", ""))
+
+
+def _announce_no(answer: Answer) -> None:
+    if answer.code // 100 != 2:
+        code, _, words = answer.reply.partition(" ")
+        print_line((f"  {code}      ", _style_of(answer)), (f"{words}: {answer.address}", ""))
 
 
 def _program() -> str:

@@ -36,7 +36,7 @@ ORDERS = (
     Order(1, "committed", "sent", ((ANN, "accepted", 250),), (ANN,)),
     Order(2, "committed", "sent", ((BEN, "deferred", 450), (BEN, "accepted", 250)), (BEN,)),
     Order(3, "committed", "failed", ((CAROL, "accepted", 250), (OLD, "bounced", 550)), (CAROL,)),
-    Order(4, "committed", "sent", ((DORA, "accepted", 250),), (DORA,), "by a plain SQL INSERT"),
+    Order(4, "committed", "sent", ((DORA, "accepted", 250),), (DORA,), "by plain SQL"),
     Order(5, "rolled back", "", (), ()),
 )
 NEVER = EMIL

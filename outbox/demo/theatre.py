@@ -46,7 +46,7 @@ class Stage:
         """
         with Shop(self.database) as shop:
             take_orders(shop)
-        tell("A shop commits four orders, each together with its mail, and rolls back a fifth.")
+        tell("A shop commits four orders, each with its mail, and rolls back a fifth.")
         await self.runner.until(lambda: outcome.is_over(self.database))
         return outcome.observe(self.database, self.relay)
 
@@ -68,7 +68,7 @@ async def stage(
     async with Relay(greylisted=greylisted, refused=refused, on_answer=on_answer) as relay:
         _make_database(database, relay.port)
         tell("A new SQLite database, with the tables of Outbox in it.")
-        tell(f"A relay to send to: an SMTP server of this demo's own, on {HOST}:{relay.port}.")
+        tell(f"A relay: an SMTP server of this demo's own, on {HOST}:{relay.port}.")
         async with Runner(folder) as runner:
             await runner.until(lambda: outcome.has_runner(database))
             tell("The runner, which sends what is in the outbox: the process `outbox run`.")
@@ -125,7 +125,8 @@ class Runner:
 
     def _last_word(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line), "it said nothing")
+        errors = [line for line in lines if line.startswith("error: ")]
+        return next((line for line in reversed(errors or lines) if line), "it said nothing")
 
 
 def _make_database(database: Path, port: int) -> None:
