@@ -38,7 +38,6 @@ MAX_ADDRESSES = 1024 * 1024
 MAX_HEADERS = 256 * 1024
 MAX_REPLY_TO = 10_000
 MAX_SUBJECT = 2_000
-MAX_SENDER_NAME = 1_000
 MAX_DEDUP_KEY = 500
 MAX_TAG = 255
 
@@ -172,8 +171,6 @@ def _envelope(mail: Mail) -> dict[str, object]:
     sender = _address("sender", mail.sender)
     if sender.local.startswith('"'):
         raise InvalidMail("sender", f"an address that needs quotes cannot be registered: {sender.email}")
-    if len(sender.name) > MAX_SENDER_NAME:
-        raise InvalidMail("sender", f"its name is longer than {MAX_SENDER_NAME} characters")
     return {
         "sender": sender.email,
         "sender_name": sender.name or None,

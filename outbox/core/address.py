@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from unicodedata import bidirectional, category, normalize
 
+MAX_NAME = 1000
+"""Characters of a display name."""
+
 MAX_LOCAL = 64
 MAX_DOMAIN = 255
 MAX_ADDRESS = 254
@@ -282,8 +285,10 @@ def _octets(local: str, text: str) -> int:
 
 def _display_name(phrase: str) -> str:
     words = _WORDS.findall(phrase)
-    text = " ".join(_UNQUOTE.sub(r"\1", word[1:-1]) if word[0] == '"' else word for word in words)
-    return single_spaced(text)
+    name = single_spaced(" ".join(_UNQUOTE.sub(r"\1", word[1:-1]) if word[0] == '"' else word for word in words))
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name is longer than {MAX_NAME} characters: {excerpt(name)}")
+    return name
 
 
 def single_spaced(text: str) -> str:

@@ -26,7 +26,7 @@ from outbox.core.words import parameter, pieces_field
 MAX_FILENAME = 1000
 MAX_CONTENT_TYPE = 255
 
-_HIGH = bytes(range(128))
+_ASCII = bytes(range(128))
 _MARK = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]"  # of a token, RFC 2045 §5.1
 _PAIR = rf'{_MARK}++=(?:{_MARK}++|"(?:[ -!#-\[\]-~]|\\[ -~])*+")'
 _CONTENT_TYPE = re.compile(rf"([A-Za-z0-9]{_MARK}*+)/[A-Za-z0-9]{_MARK}*+((?:[ \t]*+;[ \t]*+{_PAIR})*+)")
@@ -95,7 +95,8 @@ def _text_part(text: str, content_type: tuple[str, str]) -> Part:
     data = text.replace("\n", "\r\n").encode()
     if data.isascii() and not has_long_line(data) and b"\0" not in data:
         return Part((content_type, _MIME_7BIT), (data,))
-    if 6 * len(data.translate(None, _HIGH)) <= len(data):
+    # Quoted-printable spends three octets on each that is not ASCII, base64 four on every three of them all.
+    if 6 * len(data.translate(None, _ASCII)) <= len(data):
         return Part((content_type, _MIME_QP), (b2a_qp(data, istext=True),))
     return Part((content_type, _MIME_BASE64), (_base64(data) + b"\r\n",))
 

@@ -24,9 +24,10 @@ from outbox.core.raw import compose_raw, read_fields, value_of
 from outbox.core.words import address_field, text_field
 from outbox.errors import InvalidMessage
 
+MAX_TOKEN = 64
+
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-MAX_TOKEN = 64
 _AUTOMATIC = ("Auto-Submitted", "Auto-Submitted: auto-generated")
 _MIME_VERSION = ("MIME-Version", "MIME-Version: 1.0")
 _UNDISCLOSED = ("To", "To: undisclosed-recipients:;")

@@ -77,9 +77,12 @@ def pieces_field(name: str, pieces: Iterable[str]) -> str:
 
 
 def parameter(name: str, value: str) -> list[str]:
-    """A MIME parameter as pieces, without the semicolon before it: quoted where ASCII and short, else RFC 2231."""
-    if value.isascii() and value.isprintable() and len(value) <= 60 and "=?" not in value:
-        return [f" {name}={quoted(value)}"]
+    """A MIME parameter as pieces, without the semicolon before it: quoted where it is short ASCII that needs no
+    backslash (readers disagree on those), else RFC 2231.
+    """
+    plain = value.isascii() and value.isprintable() and not ('"' in value or "\\" in value or "=?" in value)
+    if plain and len(value) <= 60:
+        return [f' {name}="{value}"']
     check_text(value, name)
     runs = list(_runs(_percent_encoded(value), 55))
     if len(runs) == 1:

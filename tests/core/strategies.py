@@ -10,10 +10,15 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from outbox.core.address import Address
 from outbox.core.message import Attachment, Message
+
+# A deadline of 200 ms an example measures the machine, not the code; the tests of speed say so themselves.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 ATEXT = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~"
 NASTY_WORDS = (

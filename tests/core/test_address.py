@@ -108,6 +108,7 @@ REFUSED = {
     "a@" + "x" * 64 + ".example": "63",
     "a@" + "x." * 130 + "example": "255",
     "a" * 65 + "@example.net": "64",
+    "x" * 1001 + " <a@b.example>": "longer than 1000",
     "ü" * 33 + "@example.net": "64",
     "a" * 60 + "@" + ".".join(["x" * 60] * 4): "254",
     "a@[192.0.2.256]": "literal",
