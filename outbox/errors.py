@@ -14,7 +14,9 @@ from __future__ import annotations
 
 
 class OutboxError(Exception):
-    """Anything Outbox raises on purpose. `str()` says what is wrong and where; `hint` says what to do next, or is empty."""
+    """Anything Outbox raises on purpose. `str()` says what is wrong and where; `hint` says what to do next, or is
+    empty.
+    """
 
     exit_code = 1
 
@@ -36,7 +38,9 @@ class InvalidMail(OutboxError, ValueError):
 
 
 class InvalidMessage(OutboxError):
-    """A stored message cannot be composed or addressed. It fails with `status` (RFC 3463, e.g. ``"5.6.0"``); the batch goes on."""
+    """A stored message cannot be composed or addressed. It fails with `status` (RFC 3463, e.g. ``"5.6.0"``); the
+    batch goes on.
+    """
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
