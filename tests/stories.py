@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,8 +13,9 @@ from outbox.core.message import Message, recipients_of
 from outbox.core.outcome import Report, Stage
 from outbox.core.reply import Reply
 from outbox.core.settlement import SETTLED_FATES, Attempt, Claim, Fate, Policy, Trial, decide, fates_of, refuse
-from outbox.store import Mark
+from outbox.store import Mark, operate, runners
 from outbox.store.database import dialect_of
+from outbox.store.filters import DEFERRED, SCHEDULED, WORDS
 from outbox.store.postgres import PostgresStore
 from outbox.store.rows import moment
 from outbox.store.sqlite import SqliteStore
@@ -100,13 +102,28 @@ class Stories:
             self.store.reclaim_stray(claim.message_id, claim.claim_no, max_doubts, self.store.now())
 
     def claim(self, message_id: int) -> Claim:
-        """A runner takes it, whenever it is due, and says no more."""
+        """A runner, whose lease is just over, takes it, whenever it is due, and says no more."""
         now = self.store.now()
         with self.store.transaction():
+            if not self.sql("SELECT 1 FROM outbox_runner WHERE id = ?", RUNNER):
+                runners.register(self.store, RUNNER, host="web1", pid=7, version="0.1.0", now=now, lease=timedelta(0))
             self.sql("UPDATE outbox_delivery SET due_at = ? WHERE message_id = ?", moment(now), message_id)
             claims = self.store.claim_one(RUNNER, message_id, now)
         assert len(claims) == 1, f"message {message_id} cannot be claimed"
         return claims[0]
+
+    def one_of_each(self) -> dict[str, int]:
+        """A message for every word by which people say where one stands."""
+        told = {word: self.mail(subject=word) for word in WORDS if word != SCHEDULED}
+        told[SCHEDULED] = self.mail(due_at=(self.store.now() + timedelta(hours=1)).isoformat())
+        self.attempt(told["sent"], OK)
+        self.attempt(told["failed"], SPAM)
+        self.attempt(told["expired"], GREYLISTED, policy=Policy(max_age=timedelta(0)))
+        self.attempt(told[DEFERRED], GREYLISTED)
+        self.claim(told["sending"])
+        operate.hold(self.store.db, [told["held"]], who="olga")
+        operate.cancel(self.store.db, [told["cancelled"]], who="olga")
+        return told
 
 
 def _store(url: str) -> SqliteStore | PostgresStore:

@@ -7,8 +7,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from rich.cells import cell_len
+
 from outbox.cli import output
-from outbox.cli.phrases import STYLES, ago, fit, joined, lasting, of_message, print_line, reply_words, terminal_width
+from outbox.cli.phrases import (
+    STYLES,
+    ago,
+    cut,
+    fit,
+    joined,
+    lasting,
+    of_message,
+    print_line,
+    reply_words,
+    terminal_width,
+)
+from outbox.core.settlement import DOUBT_HELD
 from outbox.store.audit import Line
 
 _TROUBLE = {"deferred": "yellow", "failed": "red", "expired": "red", "held": "magenta", "queued": "yellow"}
@@ -20,7 +34,9 @@ def draw(lines: Sequence[Line], now: datetime) -> None:
     state_width = max(len("STATE"), *(len(line.standing) for line in lines))
     indent = id_width + 2 + state_width + 2 + 4 + 2
     room = max(terminal_width() - indent, 30)
-    route_width = room * 3 // 5
+    widest = max(cell_len(_route(line)) for line in lines) + 2
+    subjects = max(cell_len(line.subject or "") for line in lines)
+    route_width = min(widest, max(room - subjects, room * 3 // 5))
     heading = f"{'ID':>{id_width}}  {'STATE':<{state_width}}  {'AGE':>4}  {'FROM → TO':<{route_width}}SUBJECT"
     print_line((heading, "bold"))
     for line in lines:
@@ -28,7 +44,7 @@ def draw(lines: Sequence[Line], now: datetime) -> None:
             (f"{line.id:>{id_width}}  ", ""),
             (f"{line.standing:<{state_width}}", STYLES.get(line.standing, "")),
             (f"  {ago(now - line.created_at):>4}  ", "bright_black"),
-            (_route(line, route_width - 2) + "  ", ""),
+            (fit(_route(line, route_width - 2), route_width), ""),
             (fit(line.subject or "", room - route_width).rstrip(), ""),
         )
         words = trouble(line, now)
@@ -62,7 +78,9 @@ def trouble(line: Line, now: datetime) -> str:
     if line.standing in ("queued", "scheduled", "deferred"):
         due = f"due in {lasting(line.due_at - now)}" if line.due_at > now else ""
         waits = f"waits: {line.paused}" if line.paused else ""
-        return joined((reply, doubts, due, waits))
+        return joined((waits, reply, doubts, due))
+    if line.standing == "held" and line.hold_reason == DOUBT_HELD:
+        return f"{doubts}, the relay may have it: outbox resolve {line.id} --sent, or --resend"
     if line.standing == "held":
         return joined((of_message(line.hold_reason or "held", line.id), doubts))
     if line.standing == "failed":
@@ -72,12 +90,12 @@ def trouble(line: Line, now: datetime) -> str:
     return f"{doubts}: a second copy is possible" if doubts and line.standing == "sent" else doubts
 
 
-def _route(line: Line, width: int) -> str:
-    """``shop@example.com → ann@example.net +2`` in exactly `width` cells. A long sender yields to the recipient."""
-    first = line.recipients[0] if line.recipients else "?"
+def _route(line: Line, width: int = 1000) -> str:
+    """``shop@example.com → ann@example.net +2`` in at most `width` cells. A long sender yields to the recipient."""
+    sender, first = line.sender, line.recipients[0] if line.recipients else "?"
     more = f" +{len(line.recipients) - 1}" if len(line.recipients) > 1 else ""
-    sender = line.sender
-    if len(sender) + len(first) + len(more) + 3 > width:
-        sender = fit(sender, max(12, width - 3 - len(first) - len(more))) if len(sender) > 12 else sender
-        first = fit(first, max(8, width - 3 - len(sender) - len(more))).rstrip()
-    return fit(f"{sender.rstrip()} → {first}{more}", width)
+    room = width - len(" → ") - len(more)
+    if cell_len(sender) + cell_len(first) > room:
+        sender = cut(sender, max(room - cell_len(first), room * 2 // 5))
+        first = cut(first, room - cell_len(sender))
+    return f"{sender} → {first}{more}"

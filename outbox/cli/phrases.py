@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -46,9 +48,9 @@ def terminal_width() -> int:
 
 
 def print_line(*segments: Segment) -> None:
-    """One line on stdout, in colour where that is wanted (NO_COLOR, TERM). Control characters become spaces."""
+    """One line on stdout, in colour on a terminal unless NO_COLOR is set. Control characters become spaces."""
     clean = [(one_line(text), style) for text, style in segments]
-    if not on_terminal():
+    if not on_terminal() or os.environ.get("NO_COLOR"):
         print("".join(text for text, _ in clean).rstrip())
         return
     from rich.console import Console
@@ -59,10 +61,26 @@ def print_line(*segments: Segment) -> None:
 
 def fit(text: str, width: int) -> str:
     """`text`, on one line, in exactly `width` cells of a terminal: padded, or cut with an ellipsis."""
+    from rich.cells import set_cell_size
+
+    return set_cell_size(cut(text, width), width)
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, on one line, in at most `width` cells of a terminal."""
     from rich.cells import cell_len, set_cell_size
 
     text = one_line(text)
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+
+
+def print_hanging(head: Sequence[Segment], text: str, style: str = "") -> None:
+    """`text` beside `head`; on a terminal that is too narrow, it goes on below itself. In a pipe it stays one line."""
+    indent = sum(len(each) for each, _ in head)
+    room = max(terminal_width() - indent, 30)
+    lines = textwrap.wrap(one_line(text), room, break_on_hyphens=False) if on_terminal() else [text]
+    for place, line in enumerate(lines or [""]):
+        print_line(*(head if place == 0 else [(" " * indent, "")]), (line, style))
 
 
 def ago(span: timedelta) -> str:

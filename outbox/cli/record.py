@@ -14,6 +14,7 @@ from outbox.cli.phrases import (
     lasting,
     of_message,
     on_terminal,
+    print_hanging,
     print_line,
     reply_words,
 )
@@ -30,7 +31,7 @@ def draw(record: Record, now: datetime) -> None:
     width = max(len(name) for name, value in facts if value)
     for name, value in facts:
         if value:
-            print_line((f"  {name:<{width}}  ", "bright_black"), (value, ""))
+            print_hanging([(f"  {name:<{width}}  ", "bright_black")], value)
     _heading("recipients")
     _draw_recipients(record.recipients)
     if record.attempts:
@@ -54,7 +55,7 @@ def _facts(record: Record, now: datetime) -> list[tuple[str, str]]:
         ("subject", record.subject or ""),
         ("message-id", record.message_id or ""),
         ("created", f"{iso(record.created_at)}, {ago(now - record.created_at)} ago"),
-        ("due", _due(record, now) if waiting else ""),
+        ("due", _due(record, now) if record.state == "queued" else ""),
         ("expires", iso(record.expires_at) if record.expires_at and waiting else ""),
         ("ended", iso(record.final_at) if record.final_at else ""),
         ("erased", iso(record.erased_at) if record.erased_at else ""),
@@ -118,15 +119,15 @@ def _draw_attempt(attempt: AttemptLine) -> None:
     took = f"{lasting(attempt.ended_at - attempt.started_at):>7}" if attempt.ended_at else "       "
     at = f"at {attempt.stage}" if attempt.stage else ""
     reply = reply_words(attempt.code, attempt.status, attempt.reply)
-    print_line(
+    head = [
         (f"  {attempt.claim_no:>2}  {iso(attempt.started_at)}  {took}  ", ""),
-        (f"{outcome:<12}", STYLES.get(outcome, "")),
-        ("  " + joined((at, reply)), ""),
-    )
+        (f"{outcome:<12}  ", STYLES.get(outcome, "")),
+    ]
+    print_hanging(head, joined((at, reply)))
     dot = f"dot mark after {lasting(attempt.dot_at - attempt.started_at)}" if attempt.dot_at else ""
     account = f"account {attempt.account}" if attempt.account else ""
     circumstances = (attempt.relay or "", attempt.tls or "", account, dot, f"runner {attempt.runner[:8]}")
-    print_line(("      " + joined(circumstances), "bright_black"))
+    print_hanging([("      ", "")], joined(circumstances), "bright_black")
     if attempt.late_at is not None:
         late = f"      late, {iso(attempt.late_at)}: {attempt.late_outcome} {attempt.late_reply or ''}"
         print_line((late, "magenta"))

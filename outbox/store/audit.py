@@ -216,6 +216,14 @@ def message(db: Database, message_id: int) -> core.Message:
     return _message(row, tuple(_file(each) for each in files))
 
 
+def by_key(db: Database, dedup_key: str) -> int:
+    """The message that has this dedup_key. Raises Refused when there is none."""
+    row = Outbox.select(Outbox.id).where(Outbox.dedup_key == dedup_key).tuples().first(db)
+    if row is None:
+        raise Refused(f"there is no message with the key {dedup_key}")
+    return int(row[0])
+
+
 def latest_fates(ids: Sequence[int], *columns: Any) -> ModelSelect[Recipient]:
     """A query of the latest row of every recipient of these messages who has been tried."""
     newer = Recipient.alias("newer")

@@ -122,5 +122,14 @@ def server_version(db: Database) -> str:
     return str(db.execute_sql("SHOW server_version").fetchone()[0])
 
 
+def forgetful(db: Database) -> list[str]:
+    """PostgreSQL's settings with which a commit that was acknowledged can be lost."""
+    return [
+        f"{name} = off"
+        for name in ("fsync", "synchronous_commit")
+        if db.execute_sql(f"SHOW {name}").fetchone()[0] == "off"
+    ]
+
+
 def _count(db: Database, condition: object) -> int:
     return int(Delivery.select().where(condition).count(db))
