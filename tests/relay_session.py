@@ -63,7 +63,7 @@ class Received:
         return found[1].decode() if found else ""
 
 
-class Gone(Exception):  # noqa: N818 (not an error: the connection is over, from either side)
+class Gone(Exception):
     pass
 
 

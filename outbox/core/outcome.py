@@ -80,7 +80,7 @@ class Report:
     fenced      the dot mark was refused (the claim was lost, or the database did not confirm it): no dot was written
     relay, tls  the peer as ``host[address]:port`` and ``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or empty
     stale       a reused connection turned out to be gone before the relay answered anything: nothing was tried, and a
-                new connection may take the message at once (`Pool.deliver` does)
+                new connection may take the message at once
     """
 
     stage: Stage

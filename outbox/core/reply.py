@@ -26,7 +26,10 @@ _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
 
 
-class MalformedReply(Exception):  # noqa: N818 (it names what was read)
+_CODES = {b"%d " % code: code for code in range(200, 600)}
+
+
+class MalformedReply(Exception):
     """What the relay said is not a reply. `str()` says why; it never contains more than an excerpt, sanitised."""
 
 
@@ -69,35 +72,41 @@ class Reading(NamedTuple):
 
 
 class ReplyParser:
-    """Splits a stream of octets into replies, however it is fragmented. `pending`: something is left unread."""
+    """Splits a stream of octets into replies, however it is fragmented."""
 
-    __slots__ = ("_buffer", "_lines", "_searched", "_size")
+    __slots__ = ("_buffer", "_lines", "_searched", "_size", "_start")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0  # octets of _buffer known to hold no line end
-        self._lines: list[bytes] = []
-        self._size = 0  # octets of the lines in _lines
+        self._buffer = b""
+        self._start = 0  # what is before it has been taken
+        self._searched = 0  # what is before it holds no line end
+        self._lines: list[bytes] = []  # of a reply that is not complete
+        self._size = 0  # their octets
 
     @property
     def pending(self) -> bool:
-        return bool(self._buffer or self._lines)
+        """Something has been fed that was not taken."""
+        return self._start < len(self._buffer) or bool(self._lines)
 
     def feed(self, octets: bytes) -> None:
-        self._buffer += octets
+        rest = self._buffer[self._start :]
+        self._start, self._searched = 0, len(rest)
+        self._buffer = rest + octets
 
     def take(self) -> Reading | None:
         """The next complete reply; None when there is none yet. Raises MalformedReply."""
-        buffer = self._buffer
+        buffer, start = self._buffer, self._start
         while (end := buffer.find(b"\n", self._searched)) >= 0:
-            line = bytes(buffer[:end])
-            del buffer[: end + 1]
-            self._searched = 0
-            reading = self._add(line)
+            self._start = self._searched = end + 1
+            code = _CODES.get(buffer[start : start + 4])
+            if code and not self._lines and end - start < MAX_OCTETS:  # one line, as nearly all are
+                return Reading(code, (buffer[start + 4 : end].removesuffix(b"\r"),))
+            reading = self._add(buffer[start:end])
             if reading is not None:
                 return reading
+            start = end + 1
         self._searched = len(buffer)
-        if self._size + len(buffer) > MAX_OCTETS:
+        if self._size + len(buffer) - start > MAX_OCTETS:
             raise MalformedReply(f"a reply of more than {MAX_OCTETS} octets")
         return None
 

@@ -188,16 +188,16 @@ class Connection(asyncio.Protocol):
         return done.report
 
     def _perform(self, action: Action | Done) -> None:
-        if isinstance(action, Say):
+        if type(action) is Say:
             if action.octets:
                 assert self._transport is not None
                 self._transport.write(action.octets)
             self._expect(action.stage)
-        elif isinstance(action, Body):
+        elif type(action) is Body:
             self._content = memoryview(action.content)
             self._mark_asked = self._marked = False
             self._pump()
-        elif isinstance(action, Done):
+        elif type(action) is Done:
             self._content, self._done = None, action
             self._deadline = math.inf
             if self.session.broken:

@@ -44,24 +44,23 @@ class Dialogue:
         if self._steps is None:
             self.session.usable, self.session.broken = False, True
             return None
-        if isinstance(self._waiting, Secure):
+        if type(self._waiting) is Secure:
             return self.failed("the relay spoke in clear when TLS was to begin")
         action: Action | Done | None = None
-        while not isinstance(action, Done):
-            try:
-                reading = self._parser.take()
-            except MalformedReply as error:
-                return self.failed(str(error))
-            if reading is None:
-                return action
-            action = self._advance(reading)
+        try:
+            while (reading := self._parser.take()) is not None:
+                action = self._advance(reading)
+                if type(action) is Done:
+                    break
+        except MalformedReply as error:
+            return self.failed(str(error))
         return action
 
     def resume(self) -> Action | Done | None:
         """TLS is up, or all of the body is written and marked. None: a reply has begun to arrive, so it is not the time
         for the dot.
         """
-        if isinstance(self._waiting, Body) and self._parser.pending:
+        if type(self._waiting) is Body and self._parser.pending:
             return None
         return self._advance(None)
 
@@ -79,8 +78,11 @@ class Dialogue:
             action = self._waiting = self._steps.send(sent)
         except StopIteration as end:
             return self._end(end)
-        if self._parser.pending and not isinstance(action, Body) and not _only_listens(action):
-            return self.failed(self._unasked(action))
+        if type(action) is Say:
+            if action.octets and self._parser.pending:
+                return self.failed("the relay said more than its answer")
+        elif type(action) is Secure and self._parser.pending:
+            return self.failed("the relay said more than its answer to STARTTLS, in clear: injected")
         return action
 
     def _throw(self, fault: Fault) -> Done:
@@ -96,12 +98,3 @@ class Dialogue:
         if self._parser.pending:  # an answer too many: the next one would be taken for another's
             self.session.usable, self.session.broken = False, True
         return Done(end.value)
-
-    def _unasked(self, action: Action) -> str:
-        if isinstance(action, Secure):
-            return "the relay said more than its answer to STARTTLS, in clear: injected"
-        return "the relay said more than its answer"
-
-
-def _only_listens(action: Action) -> bool:
-    return isinstance(action, Say) and not action.octets

@@ -4,21 +4,17 @@
 else makes two connections different. So credentials never cross, and a changed password is used from the next message
 on. **Liveness.** A connection that the relay closed while it was idle is normal, costs nobody an attempt, and is not
 even mentioned: it is replaced. RSET asks the question where a connection was idle for long or has a failed transaction
-to end, and not after a clean 250, because some relays count RSETs as junk.
+to end, and not after a clean 250, because some relays count RSETs as junk. What dies unasked shows in `Report.stale`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
 
-from outbox.core.outcome import Envelope, Report
-from outbox.smtp.connection import Connection, Deadlines, Mark
-from outbox.smtp.relay import Relay
-
-if TYPE_CHECKING:
-    from outbox.core.render import Rendered
+from outbox.core.outcome import Report
+from outbox.smtp.connection import Connection
+from outbox.smtp.relay import Deadlines, Relay
 
 PROBE_AFTER = 30.0
 """Seconds of idleness after which RSET asks whether a connection is still there."""
@@ -48,25 +44,6 @@ class Pool:
         self._probe_after, self._max_age, self._max_idle = probe_after, max_age, max_idle
         self._idle: dict[Key, list[Connection]] = {}
         self._closing: set[asyncio.Task[None]] = set()
-
-    async def deliver(self, key: Key, relay: Relay, envelope: Envelope, message: Rendered, mark: Mark) -> Report:
-        """One message over a kept or a new connection; over a second one where the first was found dead before it was
-        of any use. That one is new, so it cannot be stale again.
-        """
-        report = await self._deliver(await self.take(key, relay), key, envelope, message, mark)
-        if report.stale:
-            report = await self._deliver(await Connection.open(relay, self._deadlines), key, envelope, message, mark)
-        return report
-
-    async def _deliver(
-        self, taken: Connection | Report, key: Key, envelope: Envelope, message: Rendered, mark: Mark
-    ) -> Report:
-        if isinstance(taken, Report):
-            return taken
-        try:
-            return await taken.deliver(envelope, message, mark)
-        finally:
-            await self.give(key, taken)
 
     async def take(self, key: Key, relay: Relay) -> Connection | Report:
         """The connection of this key that was used last, or a new one, or why there is none."""

@@ -51,7 +51,7 @@ Sent = Reading | None
 Steps = Generator[Action, Sent, Report | None]
 
 
-class Fault(Exception):  # noqa: N818 (the word of `Report.fault`)
+class Fault(Exception):
     """The connection cannot go on: closed, silent, or not speaking SMTP. `str()` is for people."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import Reply
-from outbox.smtp.session import Action, Body, Fault, Fenced, Sent, Session, Steps, ours
+from outbox.smtp.session import Action, Body, Fault, Fenced, Say, Sent, Session, Steps, ours
 
 if TYPE_CHECKING:
     from outbox.core.render import Rendered
@@ -183,16 +183,17 @@ class _Transaction:
         return command + b"\r\n"
 
     def _commands(self, mail: bytes, askable: list[int]) -> Steps:
-        recipients = self.envelope.recipients
+        session, recipients = self.session, self.envelope.recipients
         commands: list[_Command] = [(mail, Stage.MAIL, -1)]
         commands += [(b"RCPT TO:<" + recipients[each].encode() + b">\r\n", Stage.RCPT, each) for each in askable]
         commands.append((b"DATA\r\n", Stage.DATA, -1))
-        for group in _groups(commands, MAX_UNANSWERED if self.session.features.pipelining else 0):
+        for group in _groups(commands, MAX_UNANSWERED if session.features.pipelining else 0):
             if group[0][1] is Stage.DATA and not self._has_recipient():
                 break
             octets = b"".join([command for command, _, _ in group])
             for _, stage, position in group:
-                answer = yield from self.session.ask(octets, stage)
+                session.stage = stage
+                answer = session.hear((yield Say(octets, stage)))
                 octets = b""
                 self._note(stage, position, answer)
                 if answer.code == 421:
