@@ -100,8 +100,8 @@ END;
 -- expired mail), or retry what has been erased.
 CREATE TRIGGER outbox_delivery_guard BEFORE UPDATE OF message_id, state, claim_no ON outbox_delivery
 WHEN NEW.claim_no < OLD.claim_no OR NEW.message_id <> OLD.message_id
-  OR (OLD.state IN ('sent', 'failed', 'expired', 'cancelled') AND NEW.state <> OLD.state
-      AND (NEW.state <> 'queued' OR OLD.state NOT IN ('failed', 'expired')
+  OR (OLD.final_at IS NOT NULL AND NEW.state <> OLD.state
+      AND (NEW.state <> 'queued' OR OLD.state = 'sent' OR OLD.state = 'cancelled'
            OR EXISTS (SELECT 1 FROM outbox WHERE id = OLD.message_id AND erased_at IS NOT NULL)))
 BEGIN
   SELECT RAISE(ABORT, 'outbox_delivery: claim_no only grows') WHERE NEW.claim_no < OLD.claim_no;

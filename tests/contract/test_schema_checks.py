@@ -133,6 +133,7 @@ _CONTENT = [
     _mail("outbox_raw_at_most_25_mib", text_body=None, raw=b"x" * (CAP + 1)),
     _mail("outbox_columns_are_text", "sqlite", subject=b"Order 7"),
     _mail("outbox_columns_are_text", "sqlite", text_body=b"Thanks"),
+    _mail("outbox_columns_are_text", "sqlite", text_body=None, raw=7),
     _mail("outbox_body_present", text_body=None),
     _mail("outbox_body_present", text_body=""),
     _mail("outbox_body_present", text_body="", html_body="", raw=b""),
@@ -151,6 +152,7 @@ _FILES = [
     _attachment("outbox_attachment_content_id", content_id="a b"),
     _attachment("outbox_attachment_at_most_25_mib", content=b"x" * (CAP + 1)),
     _attachment("outbox_attachment_columns_are_text", "sqlite", filename=b"a.pdf"),
+    _attachment("outbox_attachment_columns_are_text", "sqlite", content=7.5),
 ]
 _DELIVERIES = [
     _delivery("outbox_delivery_state", "state = 'lost'", "sqlite"),
