@@ -91,7 +91,9 @@ def statistics(db: Database, since: timedelta = timedelta(days=1), by: By | None
             window=_ended(db, start),
             latency=_latency(db, start),
             by=by,
-            lines=tuple(_rows(db, _BY[by], written(start))) if by is not None else (),
+            lines=tuple(_rows(db, _BY[by], written(start)[:10] if by is By.DAY else written(start)))
+            if by is not None
+            else (),
         )
 
 
@@ -183,6 +185,7 @@ WHERE (state IN ('failed', 'expired') AND final_at >= ?)
   OR (state IN ('queued', 'sending', 'held') AND last_reply IS NOT NULL)
 GROUP BY last_code, last_status ORDER BY count(*) DESC, last_code, last_status""",
     By.DAY: """
-SELECT day, sum(sent) AS sent, sum(failed) AS failed, sum(expired) AS expired, sum(doubts) AS doubts
-FROM outbox_daily WHERE day >= ? GROUP BY day ORDER BY day DESC""",
+SELECT day, CAST(sum(sent) AS bigint) AS sent, CAST(sum(failed) AS bigint) AS failed,
+  CAST(sum(expired) AS bigint) AS expired, CAST(sum(doubts) AS bigint) AS doubts
+FROM outbox_daily WHERE day >= ? GROUP BY day ORDER BY day DESC""",  # PostgreSQL sums bigint to numeric
 }

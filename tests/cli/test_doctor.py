@@ -1,0 +1,228 @@
+"""outbox doctor: every fault it knows is planted, and found with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outbox.cli.doctor import file_system
+from outbox.store import health
+from outbox.store.database import sqlite_path
+from outbox.store.filters import written
+from tests.cli.program import CANARY, Program
+from tests.stories import Stories
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file modes")
+KNOWN = {"durability"} | ({"journal"} if health.has_wal_reset_bug(sqlite3.sqlite_version_info) else set())
+"""Checks that warn because of this machine's SQLite, and because the tests' PostgreSQL has fsync off."""
+
+
+@pytest.fixture
+def outbox(program: Program) -> Program:
+    return _well(program)
+
+
+@pytest.fixture
+def stories(outbox: Program) -> Iterator[Stories]:
+    with Stories(outbox.url) as opened:
+        yield opened
+
+
+def test_a_good_installation_is_well(outbox: Program, stories: Stories) -> None:
+    _runner(stories)
+    report = outbox.json("doctor")
+    assert report["ok"] is True
+    assert report["failures"] == 0
+    assert {each["check"] for each in report["checks"] if each["result"] == "warn"} <= KNOWN
+    expected = {"configuration", "database", "schema", "key", "account", "sender", "runner", "queue"}
+    assert expected <= {each["check"] for each in report["checks"]}
+    text = outbox.run("doctor").stdout
+    assert "ok    runner" in text
+    assert text.splitlines()[-1] == ("works, with 1 warning" if report["warnings"] else "all is well")
+    assert CANARY not in text
+
+
+def test_a_new_installation_is_told_what_comes_next(program: Program) -> None:
+    program.init()
+    report = program.json("doctor")
+    hints = {each["check"]: each["hint"] for each in report["checks"] if each["result"] == "warn"}
+    assert hints["account"].startswith("outbox account add")
+    assert hints["sender"].startswith("outbox sender add")
+    assert hints["runner"] == "outbox run"
+    assert "→ outbox run" in program.run("doctor").stdout
+
+
+def test_a_bad_configuration_is_the_only_thing_found(sqlite_program: Program) -> None:
+    (sqlite_program.home / "outbox.toml").write_text('datebase = "x.db"\n', encoding="utf-8")
+    (check,) = sqlite_program.json("doctor", code=1)["checks"]
+    assert (check["check"], check["result"]) == ("configuration", "fail")
+    assert "did you mean database?" in check["hint"]
+
+
+def test_no_database_at_all_is_a_failure(sqlite_program: Program) -> None:
+    *_, check = sqlite_program.json("doctor", code=1)["checks"]
+    assert (check["check"], check["words"]) == ("database", "no database is configured")
+
+
+def test_a_database_that_cannot_be_reached_is_a_failure(sqlite_program: Program) -> None:
+    found = _found(sqlite_program.json("--database", "sqlite:///nowhere.db", "doctor", code=1), "database")
+    assert "there is no database" in found["words"]
+    report = sqlite_program.json("--database", "postgresql://olga:geheim@127.0.0.1:1/x", "doctor", code=1)
+    assert "geheim" not in str(report)
+    assert _found(report, "database")["result"] == "fail"
+
+
+def test_missing_tables_are_a_failure(outbox: Program, stories: Stories) -> None:
+    stories.sql("DROP VIEW outbox_daily")
+    found = _found(outbox.json("doctor", code=1), "schema")
+    assert "view outbox_daily" in found["words"]
+
+
+def test_a_copy_of_the_database_is_a_failure(outbox: Program, stories: Stories) -> None:
+    stories.sql("UPDATE outbox_meta SET value = '00000000-0000-4000-a000-000000000000' WHERE key = 'database_uuid'")
+    found = _found(outbox.json("doctor", code=1), "schema")
+    assert (found["result"], "a copy?" in found["words"]) == ("fail", True)
+
+
+def test_a_missing_key_is_a_failure_once_a_password_needs_it(program: Program) -> None:
+    program.init()
+    key = program.home / "outbox.key"
+    content = key.read_bytes()
+    key.unlink()
+    assert _found(program.json("doctor"), "key")["result"] == "warn"
+    key.write_bytes(content)
+    key.chmod(0o600)
+    program.add_account()
+    key.unlink()
+    assert _found(program.json("doctor", code=1), "key")["result"] == "fail"
+
+
+@POSIX
+def test_a_key_that_others_can_read_is_a_failure(outbox: Program) -> None:
+    (outbox.home / "outbox.key").chmod(0o644)
+    found = _found(outbox.json("doctor", code=1), "key")
+    assert found["result"] == "fail"
+    assert "chmod" in found["hint"]
+
+
+def test_a_password_that_does_not_open_is_a_failure_by_its_account(outbox: Program, stories: Stories) -> None:
+    stories.sql("UPDATE outbox_account SET relay_host = 'evil.example.com'")
+    report = outbox.json("doctor", code=1)
+    found = _found(report, "key")
+    assert found["result"] == "fail"
+    assert "account shop: the relay host is now 'evil.example.com'" in found["words"]
+    assert CANARY not in str(report)
+
+
+def test_what_is_paused_is_a_warning(outbox: Program) -> None:
+    outbox.run("account", "pause", "shop", "--reason", "wrong password")
+    found = _found(outbox.json("doctor"), "account")
+    assert "wrong password" in found["words"]
+    assert found["hint"] == "outbox account resume shop"
+
+
+def test_mail_of_an_unregistered_sender_is_a_warning(outbox: Program, stories: Stories) -> None:
+    _runner(stories)
+    stories.mail(sender="root@example.org")
+    found = _found(outbox.json("doctor"), "sender")
+    assert found["words"] == "1 message from root@example.org cannot go: not registered"
+    assert "outbox sender add root@example.org" in found["hint"]
+
+
+def test_due_mail_without_a_runner_is_a_failure(outbox: Program, stories: Stories) -> None:
+    assert _found(outbox.json("doctor"), "runner")["result"] == "warn"
+    stories.mail()
+    found = _found(outbox.json("doctor", code=1), "runner")
+    assert (found["words"], found["hint"]) == ("no runner is running, and 1 due", "outbox run")
+
+
+def test_a_runner_that_does_not_renew_its_lease_is_a_warning(outbox: Program, stories: Stories) -> None:
+    _runner(stories)
+    _runner(stories, "0123456789", lease=timedelta(minutes=-5))
+    found = _found(outbox.json("doctor"), "runner")
+    assert found["words"].startswith("01234567 on web1, pid 7, version 0.1.0 has not renewed its lease for 5m")
+
+
+def test_what_stands_still_is_a_warning(outbox: Program, stories: Stories) -> None:
+    _runner(stories)
+    stories.claim(stories.mail())
+    stories.attempt(stories.mail(on_doubt="hold"), None)
+    stories.mail(due_at=(datetime.now(UTC) + timedelta(days=40)).isoformat())
+    words = [each["words"] for each in outbox.json("doctor")["checks"] if each["check"] == "queue"]
+    assert words == [
+        "1 message should be moving and is not",
+        "1 message held in doubt: only a person can say what became of them",
+        "1 message due in more than 30 days: meant to be?",
+        "0 due; 1 held",
+    ]
+
+
+@POSIX
+def test_mail_that_every_user_can_read_is_a_warning(sqlite_program: Program) -> None:
+    _well(sqlite_program)
+    path = sqlite_path(sqlite_program.url)
+    Path(path).chmod(0o644)
+    found = _found(sqlite_program.json("doctor"), "files")
+    assert (found["result"], "chmod o-rw" in found["hint"]) == ("warn", True)
+    Path(path).chmod(0o640)
+    assert _found(sqlite_program.json("doctor"), "files")["result"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/srv/app/outbox.db", "nfs4"), ("/srv/apparatus/outbox.db", "ext4"), ("/srv/with space/o.db", "cifs")],
+)
+def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path, path: str, kind: str) -> None:
+    mounts = tmp_path / "mounts"
+    lines = "/dev/sda1 / ext4 rw 0 0", "nas:/x /srv/app nfs4 rw 0 0", "//nas/y /srv/with\\040space cifs rw 0 0"
+    mounts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert file_system(Path(path), mounts) == kind
+
+
+def test_a_machine_without_mounts_has_no_known_file_system(tmp_path: Path) -> None:
+    assert file_system(tmp_path, tmp_path / "nowhere") == ""
+
+
+def test_a_server_that_forgets_commits_is_a_warning(sqlite_program: Program, postgres_url: str) -> None:
+    with Stories(postgres_url) as stories:
+        ((name,),) = stories.sql("SELECT current_database()")
+        stories.sql(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    found = _found(_well(Program(sqlite_program.home, postgres_url)).json("doctor"), "durability")
+    assert found["result"] == "warn"
+    assert "synchronous_commit = off: a crash of the server can lose mail" in found["words"]
+
+
+# -- planting
+
+
+def _well(program: Program) -> Program:
+    """An installation with an account, a sender and private files, but no runner."""
+    program.init()
+    if program.url.startswith("sqlite") and os.name != "nt":
+        Path(sqlite_path(program.url)).chmod(0o600)
+    program.add_account()
+    program.run("sender", "add", "*@example.com", "--account", "shop")
+    return program
+
+
+def _runner(stories: Stories, name: str = "fedcba9876543210", *, lease: timedelta = timedelta(minutes=1)) -> None:
+    now = datetime.now(UTC)
+    stories.sql(
+        "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until)"
+        " VALUES (?, 'web1', 7, '0.1.0', ?, ?)",
+        name,
+        written(now - timedelta(hours=1)),
+        written(now + lease),
+    )
+
+
+def _found(report: dict[str, Any], name: str) -> Any:
+    """The first check of that name."""
+    return next(each for each in report["checks"] if each["check"] == name)
