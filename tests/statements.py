@@ -84,6 +84,14 @@ def refused(words: str) -> Iterator[None]:
     assert words in str(caught.value)
 
 
+def until_blocked(database: peewee.Database) -> None:
+    """Return when another session waits for a lock (PostgreSQL)."""
+    for _ in range(20_000):
+        if one(database, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            return
+    raise AssertionError("nobody waits")
+
+
 def _alike(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03}Z"

@@ -93,7 +93,10 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
         )
     path = sqlite_path(url)
     if path != ":memory:":
-        _refuse_unusable(Path(path), create=create)
+        try:
+            _refuse_unusable(Path(path), create=create)
+        except PermissionError:  # not even its directory may be read
+            raise _permission_denied(Path(path)) from None
     database = peewee.SqliteDatabase(
         path,
         pragmas=[("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("cache_size", -16000)],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import peewee
 import pytest
 
 from outbox.store.database import connect, dialect
-from tests.statements import FINAL, MOMENT, bring, insert, one, refused, rows, run
+from tests.statements import FINAL, MOMENT, bring, insert, one, refused, rows, run, until_blocked
 
 ERASE = "UPDATE outbox SET erased_at = ?, text_body = NULL, html_body = NULL, raw = NULL WHERE id = ?"
 
@@ -100,6 +101,30 @@ def test_an_erased_message_cannot_be_retried(scratch_database: peewee.Database, 
         run(scratch_database, "UPDATE outbox_delivery SET state = 'queued', final_at = NULL")
 
 
+def test_a_retry_that_races_the_erasure_is_refused(postgres_url: str) -> None:
+    retention, operator = connect(postgres_url), connect(postgres_url)
+    message = insert(retention)
+    bring(retention, message, "failed")
+    complaints: list[str] = []
+
+    def retry() -> None:
+        with operator.connection_context():
+            try:
+                run(operator, "UPDATE outbox_delivery SET state = 'queued', final_at = NULL")
+            except peewee.IntegrityError as error:
+                complaints.append(str(error))
+
+    racer = threading.Thread(target=retry)
+    with retention.atomic():
+        run(retention, ERASE, MOMENT, message)
+        racer.start()
+        until_blocked(retention)
+    racer.join(30)
+    assert "an erased message cannot be retried" in complaints[0]
+    for database in (retention, operator):
+        database.close()
+
+
 # ----------------------------------------------------------------------------------------------------- attachments
 
 
@@ -121,6 +146,18 @@ def test_attachments_are_immutable(scratch_database: peewee.Database, state: str
     bring(scratch_database, message, state)
     with refused("outbox_attachment: rows are immutable"):
         run(scratch_database, statement)
+
+
+def test_mail_is_not_claimed_while_somebody_attaches_to_it(postgres_url: str) -> None:
+    application, runner = connect(postgres_url), connect(postgres_url)
+    claimable = "SELECT message_id FROM outbox_delivery WHERE state = 'queued' FOR UPDATE SKIP LOCKED"
+    message = insert(application)
+    with application.atomic():
+        attach(application, message)
+        assert rows(runner, claimable) == []
+    assert rows(runner, claimable) == [(message,)]
+    for database in (application, runner):
+        database.close()
 
 
 def test_sqlite_refuses_to_replace_an_attachment(sqlite_url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from outbox.store.database import connect
 from outbox.store.migrate import roles_sql
-from tests.statements import MOMENT, bring, insert, one, rows, run
+from tests.statements import MOMENT, bring, insert, one, rows, run, until_blocked
 
 ROLES = ("outbox_app", "outbox_runner", "outbox_auditor")
 MAIL = "(sender, recipients, subject, text_body) VALUES ('shop@example.com', 'ann@example.net', 'Order 9', 'Thanks')"
@@ -271,17 +271,9 @@ def test_a_cancellation_that_races_a_claim_waits_and_says_no(postgres_url: str) 
         bring(runner, message, "sent")
         racer = threading.Thread(target=cancel)
         racer.start()
-        _until_blocked(runner)
+        until_blocked(runner)
     racer.join(10)
     assert answers == [False]
     assert rows(runner, "SELECT state, final_at FROM outbox_delivery") == [("sent", MOMENT)]
     application.close()
     runner.close()
-
-
-def _until_blocked(database: peewee.Database) -> None:
-    """Return when some other session waits for a lock of ours."""
-    for _ in range(10_000):
-        if one(database, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            return
-    raise AssertionError("nobody waits")
