@@ -330,9 +330,10 @@ _STATUS = {
 
 def stops(report: Report) -> bool:
     """Whether the recipients after this transaction are better left alone in this attempt."""
-    if report.stage is Stage.RCPT:
+    outcome = classify(report.stage, report.reply, dotted=report.dotted)
+    if outcome.scope is Scope.RECIPIENT:
         return False  # every recipient was refused, each for itself: the next ones may be welcome
-    return classify(report.stage, report.reply, dotted=report.dotted).verdict is not Verdict.ACCEPT
+    return outcome.verdict is not Verdict.ACCEPT
 
 
 def refuses_message(report: Report) -> bool:
