@@ -55,6 +55,13 @@ def refuse_attachments(app: Application) -> None:
         app.commit()
 
 
+def allow_each_subject_once(app: Application) -> None:
+    """Have the database refuse a second mail with the same subject."""
+    app.sql("CREATE UNIQUE INDEX each_subject_once ON outbox (subject)")
+    if app.begins_itself:
+        app.commit()
+
+
 def counts(app: Application) -> tuple[int, int, int]:
     """How many mails, deliveries and attachments there are for everybody."""
     tables = ("outbox", "outbox_delivery", "outbox_attachment")
@@ -175,6 +182,24 @@ def test_a_batch_is_inserted_whole_or_not_at_all(app: Application) -> None:
         app.commit()
 
     assert counts(app) == (0, 0, 0)
+
+
+@synchronous
+def test_a_batch_without_attachments_is_held_together_too(app: Application) -> None:
+    allow_each_subject_once(app)
+    with pytest.raises(REFUSED):
+        app.enqueue_many([mail("1"), mail("2"), mail("1")])
+    if app.begins_itself:
+        app.commit()
+
+    assert counts(app) == (0, 0, 0)
+
+
+def test_only_a_dedup_key_is_a_duplicate_and_any_other_conflict_is_an_error(app: Application) -> None:
+    allow_each_subject_once(app)
+    app.enqueue(mail())
+    with pytest.raises(REFUSED):
+        app.enqueue(mail())
 
 
 # ---- duplicates

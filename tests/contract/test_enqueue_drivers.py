@@ -149,6 +149,19 @@ def test_row_and_cursor_factories_of_the_application_do_not_matter(postgres_url:
         assert None not in (many[0], many[2])
 
 
+def test_row_factories_do_not_matter_to_an_asynchronous_connection_either(postgres_url: str) -> None:
+    async def go() -> tuple[int | None, int | None]:
+        async with await psycopg.AsyncConnection.connect(postgres_url, row_factory=dict_row) as connection:
+            first = await aenqueue(connection, mail(dedup_key="k", attachments=[FILE]))
+            return first, await aenqueue(connection, mail(dedup_key="k", attachments=[FILE]))
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        first, again = runner.run(go())
+
+    assert isinstance(first, int)
+    assert again is None
+
+
 def test_an_application_that_sends_str_as_text_can_set_headers(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         connection.adapters.register_dumper(str, StrDumper)
