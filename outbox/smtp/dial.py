@@ -97,7 +97,11 @@ async def _call_off(running: set[asyncio.Task[socket.socket]]) -> None:
 
 
 def _words(error: OSError) -> str:
-    return sanitise((error.strerror or str(error)) if error.errno else str(error))
+    if isinstance(error, ConnectionRefusedError):  # asyncio has only "Connect call failed" to say of it
+        return "connection refused"
+    if isinstance(error, ssl.SSLError):
+        return sanitise(error.reason or str(error))
+    return sanitise(os.strerror(error.errno) if error.errno else str(error))
 
 
 def is_loopback(address: str) -> bool:

@@ -87,6 +87,7 @@ class Dialogue:
 
     def _throw(self, fault: Fault) -> Done:
         assert self._steps is not None
+        self.session.usable, self.session.broken = False, True
         try:
             self._steps.throw(fault)
         except StopIteration as end:

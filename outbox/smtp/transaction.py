@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,6 @@ def reset(session: Session) -> Steps:
     try:
         answer = yield from session.ask(b"RSET\r\n", Stage.RSET)
     except Fault as fault:
-        session.usable, session.broken = False, True
         return replace(session.report(Stage.RSET, fault=str(fault)), stale=True)
     if answer.code == 250:
         session.dirty = False
@@ -57,10 +57,8 @@ def reset(session: Session) -> Steps:
 def leave(session: Session) -> Steps:
     """QUIT. Whatever comes of it changes nothing."""
     session.usable = False
-    try:
+    with suppress(Fault):
         yield from session.ask(b"QUIT\r\n", Stage.QUIT)
-    except Fault:
-        session.broken = True
     return None
 
 
@@ -244,10 +242,8 @@ class _Transaction:
 
     def _nothing(self) -> Generator[Action, Sent, None]:
         """The relay waits for a message to nobody: a lone dot, and its answer means nothing (RFC 2920 §3.1)."""
-        try:
+        with suppress(Fault):
             yield from self.session.ask(b".\r\n", Stage.DOT)
-        except Fault:
-            self.session.usable, self.session.broken = False, True
 
     # ---------------------------------------------------------------- the body and the dot
 
