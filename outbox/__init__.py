@@ -23,7 +23,7 @@ How a row becomes a mail
    views of `schema/` and the commands of `cli/` show it.
 
 `core/` is arithmetic: no input or output, no clock, no chance. Time and chance come from `clock.py`, the exceptions
-from `errors.py`, settings from `config.py`, log lines from `log.py`.
+from `errors.py`, settings from `config/`, log lines from `log.py`.
 
 Importing this package loads none of that but `mail.py`, `enqueue.py`, and what they need of `core/`.
 """

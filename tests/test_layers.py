@@ -52,7 +52,7 @@ LIBRARIES = {
     "pydantic": "config",
     "pydantic_settings": "config",
     "rich": "cli",
-    "sqlite3": "store demo",  # demo: an application that has only this
+    "sqlite3": "store demo cli.doctor",  # demo: an application that has only this; doctor: its version
     "typer": "cli",
 }
 # Library → the modules that may import it under TYPE_CHECKING, to name a type.
@@ -125,8 +125,10 @@ def uses(path: Path, package: str) -> Iterator[Use]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
-                names[alias.asname or alias.name] = f"{base}.{alias.name}"
-                yield Use(node.lineno, f"{base}.{alias.name}", True, id(node) in types_only)
+                name = f"{base}.{alias.name}"
+                names[alias.asname or alias.name] = name
+                # `from outbox import enqueue` is the function that the package exports, not the module of that name.
+                yield Use(node.lineno, base if name == "outbox.enqueue" else name, True, id(node) in types_only)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             first, _, rest = ast.unparse(node).partition(".")
@@ -232,6 +234,7 @@ def test_every_module_keeps_to_its_layer() -> None:
         ("store/__init__.py", "from secrets import token_hex", "store may not use secrets"),
         ("store/__init__.py", "import os\nos.urandom(8)", "store may not use os.urandom"),
         ("store/__init__.py", "from uuid import uuid4", "store may not use uuid.uuid4"),
+        ("demo/shop.py", "import outbox.enqueue", "demo may not import enqueue"),
         ("attic.py", "", "attic has no line in ROOMS"),
     ],
 )
@@ -248,6 +251,7 @@ def test_a_planted_violation_is_found(tmp_path: Path, planted_in: str, lines: st
         ("core/judge.py", "import json, re\nfrom outbox.core.reply import Reply\nfrom . import outcome"),
         ("core/judge.py", "def f(time, random):\n    return time.time() + random.random()"),
         ("drivers.py", "if TYPE_CHECKING:\n    import sqlite3"),
+        ("demo/shop.py", "from outbox import enqueue"),
         ("runner/clerk.py", "from datetime import datetime\nz = datetime.fromisoformat"),
     ],
 )
