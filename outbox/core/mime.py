@@ -92,7 +92,7 @@ def _text_part(text: str, content_type: tuple[str, str]) -> Part:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text and text[-1] != "\n":
         text += "\n"
-    data = text.replace("\n", "\r\n").encode()
+    data = text.encode().replace(b"\n", b"\r\n")
     if data.isascii() and not has_long_line(data) and b"\0" not in data:
         return Part((content_type, _MIME_7BIT), (data,))
     # Quoted-printable spends three octets on each that is not ASCII, base64 four on every three of them all.

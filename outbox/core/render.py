@@ -110,16 +110,21 @@ def _pass_on(message: Message, raw: bytes) -> Rendered:
 
 
 def _address_fields(message: Message) -> list[tuple[str, str]]:
-    columns = (("To", message.recipients), ("Cc", message.cc), ("Reply-To", message.reply_to))
-    fields = [(name, address_field(name, _addresses(name, text))) for name, text in columns if text.strip()]
-    if all(name == "Reply-To" for name, _ in fields):
-        fields.insert(0, _UNDISCLOSED)
+    fields = []
+    if message.recipients.strip():
+        fields.append(_address_field("To", message.recipients))
+    if message.cc.strip():
+        fields.append(_address_field("Cc", message.cc))
+    if not fields:
+        fields.append(_UNDISCLOSED)
+    if message.reply_to.strip():
+        fields.append(_address_field("Reply-To", message.reply_to))
     return fields
 
 
-def _addresses(name: str, text: str) -> tuple[Address, ...]:
+def _address_field(name: str, text: str) -> tuple[str, str]:
     try:
-        return parse_address_list(text)
+        return name, address_field(name, parse_address_list(text))
     except ValueError as fault:
         raise InvalidMessage("5.1.3", f"its {name} addresses cannot be read: {fault}") from None
 

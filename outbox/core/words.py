@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from outbox.core.address import Address, quoted, single_spaced
 from outbox.core.header import check_text
@@ -46,8 +46,10 @@ def text_field(name: str, value: str) -> str:
     return pieces_field(name, _text_pieces(value, WIDTH - len(name) - 2))
 
 
-def address_field(name: str, addresses: Iterable[Address]) -> str:
+def address_field(name: str, addresses: Sequence[Address]) -> str:
     """``name: address, address`` in this order. Domains go out in ASCII, local parts as they are, perhaps UTF-8."""
+    if len(addresses) == 1 and not addresses[0].name:
+        return f"{name}: {addresses[0].wire}"
     pieces: list[str] = []
     for address in addresses:
         if address.name:
