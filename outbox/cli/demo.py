@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 import signal
 import sys
@@ -56,8 +57,10 @@ async def _perform(folder: Path, *, stay: bool) -> int:
 
     steps = _Steps()
     async with theatre.stage(folder, steps.tell, steps.hear) as here:
-        found = await here.play(steps.tell)
-        steps.end()
+        try:
+            found = await here.play(steps.tell)
+        finally:
+            steps.end()
         wrong = outcome.differences(found)
         _show(found)
         print_line()
@@ -176,16 +179,18 @@ async def _stay(here: Stage) -> None:
     """Until Ctrl-C: how to look around, and a line for each mail that arrives."""
     from outbox.demo.shop import SENDER
 
-    program = _program()
-    setting, value = ("set", "%OUTBOX_DATABASE%") if sys.platform == "win32" else ("export", "$OUTBOX_DATABASE")
+    program, database = _program(), str(here.database)
+    setting, value = f"set OUTBOX_DATABASE={database}", "%OUTBOX_DATABASE%"
+    if sys.platform != "win32":
+        setting, value = f"export OUTBOX_DATABASE={shlex.quote(database)}", "$OUTBOX_DATABASE"
     query = '"SELECT * FROM outbox_status"'
     print_line(("The runner and the relay go on until Ctrl-C. In another terminal:", "bold"))
     for command in (
-        f"{setting} OUTBOX_DATABASE={here.database}",
+        setting,
         f"{program} list",
         f"{program} show 3",
         f"{program} enqueue --from {SENDER} --to you@example.net --text Hello",
-        f"sqlite3 {value} {query}",
+        f'sqlite3 "{value}" {query}',
     ):
         print_line((f"  {command}", "cyan"))
     print_line()
