@@ -79,6 +79,9 @@ class Supervisor:
         if status is None:
             return
         child.process = None
+        if self._stops and status == -signal.SIGTERM:
+            child.exit = 0  # it was told to stop before it could listen, so it had not begun
+            return
         if self._stops or status in FINAL_EXITS:
             child.exit = status if status >= 0 else 128 - status
             return
@@ -116,7 +119,8 @@ def watch_parent(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin: Python aborts at its end when a thread is still inside of that.
+        while os.read(0, 1):
             pass
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop)
