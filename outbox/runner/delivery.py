@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
 from outbox import log as lines
 from outbox.clock import Clock
@@ -77,6 +78,13 @@ class Journey:
     last: Report | None = None
     dot_at: datetime | None = None
     in_doubt: bool = False
+    connection: Connection | None = None
+
+    @property
+    def may_turn_back(self) -> bool:
+        """Nothing has come of it yet, and it is not past DATA."""
+        past_data = self.connection is not None and self.connection.session.stage in (Stage.BODY, Stage.DOT)
+        return not self.fates and not past_data
 
 
 class Delivery:
@@ -102,6 +110,7 @@ class Delivery:
         self._draining = draining
         self._places: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._learnt: dict[str, int] = {}
+        self._journeys: dict[asyncio.Task[None], Journey] = {}
 
     async def deliver(self, claim: Claim) -> None:
         """Attempt it and settle it. Returns when the settlement is committed.
@@ -110,6 +119,8 @@ class Delivery:
         takes it back, who will call it a doubt.
         """
         journey = Journey()
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._journeys[task] = journey
         try:
             settlement = await self._attempt(claim, journey)
         except asyncio.CancelledError:
@@ -119,12 +130,21 @@ class Delivery:
         except Exception as error:  # a mistake of ours must not lose the message: it is tried again, and counted
             log.exception("id=%d: internal error", claim.message_id)
             settlement = self._internal_error(claim, error)
+        finally:
+            del self._journeys[task]
         if settlement.pause is not None:
             # First the pause, then the settlement: or the message could be claimed again in between.
             await self._registrar.pause(settlement)
         if await self._clerk.settle(settlement) is Settled.LATE:
             note = "id=%d: claim %d had been lost; its result (%s) is kept beside the attempt"
             log.warning(note, claim.message_id, claim.claim_no, settlement.result)
+
+    def turn_back(self) -> int:
+        """Let everything that is not past DATA be given back untried. How many go on to their end."""
+        turning = [task for task, journey in self._journeys.items() if journey.may_turn_back]
+        for task in turning:
+            task.cancel()
+        return len(self._journeys) - len(turning)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
         content = await self._clerk.content(claim)
@@ -225,7 +245,7 @@ class Delivery:
                     if isinstance(opened, Report):
                         self._note(journey, Trial(tuple(waiting), opened))
                         return
-                    connection = opened
+                    connection = journey.connection = opened
                 chunk = tuple(waiting[: self._limit(letter.account)])
                 report = await self._transact(connection, letter, chunk, journey)
                 if report.stale:

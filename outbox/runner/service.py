@@ -295,6 +295,12 @@ class Service:
         log.info("runner %s ended", self._identity.id[:8])
 
     async def _drain(self) -> int:
+        going_on = self._delivery.turn_back()
+        if going_on:
+            grace = self._config.run.grace.total_seconds()
+            log.info(
+                "stopping: %d deliveries are past DATA and have %g s; a second signal ends at once", going_on, grace
+            )
         draining = asyncio.ensure_future(self._dispatch.drain(self._config.run.grace.total_seconds()))
         hurry = asyncio.ensure_future(self._at_once.wait())
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
