@@ -200,7 +200,8 @@ async def _stay(here: Stage) -> None:
 
 
 def _announce(mail: Received) -> None:
-    print_line(("  arrived  ", STYLES["sent"]), (f"{mail.subject!r} for {', '.join(mail.recipients)}", ""))
+    subject = repr(mail.subject) if mail.subject else "a mail"
+    print_line(("  arrived  ", STYLES["sent"]), (f"{subject} for {', '.join(mail.recipients)}", ""))
 
 
 def _announce_no(answer: Answer) -> None:

@@ -14,7 +14,7 @@ from outbox import Mail, enqueue
 SENDER = "shop@example.com"
 
 
-class PaymentDeclined(Exception):  # noqa: N818 -- it is what happened, to the shop
+class PaymentDeclined(Exception):
     pass
 
 
