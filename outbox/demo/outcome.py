@@ -110,8 +110,8 @@ def _wrong_orders(found: Outcome) -> list[str]:
 
 def _wrong_words(found: Outcome) -> list[str]:
     """The replies that are stored must be those that were given, word for word."""
-    given = sorted((each.address, each.code, each.reply.split(" ", 2)[2]) for each in found.answers)
-    stored = sorted((str(address), int(str(code)), str(reply)) for _, _, address, _, code, reply in found.audit)
+    given = sorted(f"{each.address}: {each.code} {each.reply.split(' ', 2)[2]}" for each in found.answers)
+    stored = sorted(f"{address}: {code} {reply}" for _, _, address, _, code, reply in found.audit)
     return [] if stored == given else [f"the audit says {stored}, and the relay said {given}"]
 
 

@@ -157,6 +157,12 @@ def test_a_reply_that_is_stored_in_other_words_is_noticed(found: Outcome) -> Non
     assert [line.partition(" [")[0] for line in differences(other)] == ["the audit says"]
 
 
+def test_an_attempt_that_reached_nobody_is_noticed(found: Outcome) -> None:
+    lost = replace(found, audit=((1, 1, None, None, None, None), *found.audit[1:]))
+
+    assert any(line.startswith("the audit of mail 1 says ((None, None, None),)") for line in differences(lost))
+
+
 @pytest.mark.parametrize(
     ("trace", "complaint"),
     [
