@@ -54,6 +54,11 @@ class Stories:
         statement = f"INSERT INTO outbox ({', '.join(row)}) VALUES ({places}) RETURNING id"
         return int(self.sql(statement, *row.values())[0][0])
 
+    def states(self, *ids: int) -> list[str]:
+        """The state of each of these messages."""
+        sql = "SELECT state FROM outbox_delivery WHERE message_id = ?"
+        return [state for message_id in ids for (state,) in self.sql(sql, message_id)]
+
     def attempt(
         self,
         message_id: int,

@@ -6,7 +6,6 @@ because an earlier one failed is left out. It changes nothing, sends nothing and
 
 from __future__ import annotations
 
-import sqlite3
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -122,15 +121,13 @@ def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
 
     path = Path(sqlite_path(session.config.database))
     size = format_size(path.stat().st_size) if path.exists() else "in memory"
-    yield Check("database", Result.OK, f"SQLite {sqlite3.sqlite_version}, {path}, {size}")
+    yield Check("database", Result.OK, f"{health.engine(db)}, {path}, {size}")
     mode = health.journal_mode(db)
     if mode != "wal":
         hint = "sqlite3 FILE 'PRAGMA journal_mode = wal'; a network file system cannot have it"
         yield Check("journal", Result.FAIL, f"the journal mode is {mode}, not WAL: writers and readers block", hint)
-    elif health.has_wal_reset_bug(sqlite3.sqlite_version_info):
-        words = (
-            f"WAL, but SQLite {sqlite3.sqlite_version} has the WAL-reset bug: two connections can, rarely, damage it"
-        )
+    elif health.has_wal_reset_bug():
+        words = f"WAL, but {health.engine(db)} has the WAL-reset bug: two connections can, rarely, damage the file"
         yield Check("journal", Result.WARN, words, "use a Python with SQLite 3.51.3 or later; keep backups")
     else:
         yield Check("journal", Result.OK, "WAL")
@@ -175,7 +172,7 @@ def _postgres(session: Session, db: peewee.Database) -> Iterator[Check]:
     from outbox.store import health
     from outbox.store.database import safe_url
 
-    words = f"PostgreSQL {health.server_version(db)}, {safe_url(session.config.database)}"
+    words = f"{health.engine(db)}, {safe_url(session.config.database)}"
     yield Check("database", Result.OK, words)
     forgetful = health.forgetful(db)
     if forgetful:

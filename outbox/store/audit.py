@@ -23,7 +23,7 @@ from outbox.core.render import message_id as message_id_of
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage, Refused
 from outbox.store import accounts, tables
-from outbox.store.filters import Filter, created_at
+from outbox.store.filters import Filter, among, created_at
 from outbox.store.rows import as_message
 from outbox.store.tables import Attempt, Delivery, Outbox, Recipient, UtcDateTimeField
 
@@ -232,7 +232,7 @@ def latest_fates(ids: Sequence[int], *columns: Any) -> ModelSelect[Recipient]:
         newer.position == Recipient.position,
         newer.claim_no > Recipient.claim_no,
     )
-    return Recipient.select(*columns).where(Recipient.message_id.in_(list(ids)), ~fn.EXISTS(superseded))
+    return Recipient.select(*columns).where(Recipient.message_id.in_(among(ids)), ~fn.EXISTS(superseded))
 
 
 def standing(row: Mapping[str, Any], moment: datetime) -> str:

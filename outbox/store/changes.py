@@ -19,7 +19,7 @@ from outbox.core.message import recipients_of
 from outbox.core.settlement import SETTLED_FATES, Fate
 from outbox.errors import InvalidMessage
 from outbox.store import audit
-from outbox.store.filters import moment, written
+from outbox.store.filters import among, moment, written
 from outbox.store.tables import Delivery, Recipient
 
 
@@ -160,7 +160,7 @@ def _update(db: Database, rows: Sequence[Row], **columns: Any) -> None:
     if not rows:
         return
     states = sorted({str(row.state) for row in rows})
-    query = Delivery.update(**columns).where(Delivery.message_id.in_(_ids(rows)), Delivery.state.in_(states))
+    query = Delivery.update(**columns).where(Delivery.message_id.in_(among(_ids(rows))), Delivery.state.in_(states))
     changed = query.execute(db)
     if changed != len(rows):
         raise RuntimeError(f"{changed} of {len(rows)} locked rows were changed: nothing is committed")

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import reduce
 from operator import or_
 
-from peewee import ColumnBase, Database, Expression, ModelSelect, SqliteDatabase, Value, fn
+from peewee import SQL, ColumnBase, Database, Expression, ModelSelect, SqliteDatabase, Value, fn
 
 from outbox.core.lifecycle import State
 from outbox.store.tables import Delivery, Outbox, Recipient, UtcDateTimeField
@@ -102,6 +102,11 @@ def written(value: datetime) -> str:
     return str(UtcDateTimeField().db_value(value))
 
 
+def among(ids: Iterable[int]) -> SQL:
+    """The right side of ``column IN …`` for message ids. As text: peewee spends 6 µs on every parameter of a list."""
+    return SQL("(" + (",".join(str(int(each)) for each in ids) or "NULL") + ")")
+
+
 def moment(value: datetime) -> Value:
     """A moment as a bound parameter for what is compared with an expression instead of a column."""
     return Value(value, converter=UtcDateTimeField().db_value)
@@ -139,11 +144,13 @@ def _address(column: object, address: str) -> Expression:
 def _for_recipient(address: str) -> Expression:
     """Tried: by the index on addresses. Untried: as a whole word of the columns that the application wrote."""
     tried = Recipient.select(Recipient.message_id).where(_address(Recipient.address, address))
-    condition = Delivery.message_id.in_(tried)
+    named: Expression | None = None
     for column in (Outbox.recipients, Outbox.cc, Outbox.bcc):
         words: object = fn.LOWER(column)
         for separator in "<>,;\t":
             words = fn.REPLACE(words, separator, " ")
         word = _domain(address) or " " + address
-        condition = condition | (Value(" ").concat(words).concat(" ")).contains(word.lower() + " ")
-    return condition
+        here = (Value(" ").concat(words).concat(" ")).contains(word.lower() + " ")
+        named = here if named is None else named | here
+    # What was sent has been tried: so the text of most mail is not looked at.
+    return Delivery.message_id.in_(tried) | ((Delivery.state != str(State.SENT)) & named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,8 +109,8 @@ def journal_mode(db: Database) -> str:
     return str(db.execute_sql("PRAGMA journal_mode").fetchone()[0])
 
 
-def has_wal_reset_bug(version: Sequence[int]) -> bool:
-    """Whether this version of SQLite has it: 3.7.0 up to 3.51.2, but for the branches that were repaired."""
+def has_wal_reset_bug(version: Sequence[int] = sqlite3.sqlite_version_info) -> bool:
+    """Whether this version of SQLite (ours) has it: 3.7.0 up to 3.51.2, but for the branches that were repaired."""
     patched = {(3, 44): 6, (3, 50): 7}
     first = patched.get((version[0], version[1]))
     if first is not None:
@@ -117,9 +118,11 @@ def has_wal_reset_bug(version: Sequence[int]) -> bool:
     return tuple(version) < FIXED_SQLITE
 
 
-def server_version(db: Database) -> str:
-    """PostgreSQL's, as it calls itself: ``18.6``."""
-    return str(db.execute_sql("SHOW server_version").fetchone()[0])
+def engine(db: Database) -> str:
+    """``SQLite 3.51.3``, ``PostgreSQL 18.6``."""
+    if isinstance(db, SqliteDatabase):
+        return f"SQLite {sqlite3.sqlite_version}"
+    return f"PostgreSQL {db.execute_sql('SHOW server_version').fetchone()[0]}"
 
 
 def forgetful(db: Database) -> list[str]:

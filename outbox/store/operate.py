@@ -25,19 +25,17 @@ from typing import Any
 
 from peewee import Database, OperationalError, SqliteDatabase, fn
 
+from outbox.clock import Clock
 from outbox.core.lifecycle import ALLOWED_FROM, DEAD, State, Verb
 from outbox.core.settlement import DOUBT_HELD, Fate
 from outbox.errors import DatabaseError
 from outbox.store import audit, changes
 from outbox.store.changes import Row
-from outbox.store.filters import Filter, written
+from outbox.store.filters import Filter, among, written
 from outbox.store.tables import Delivery, Journal, Outbox, Recipient
 
-CHUNK = 200
+CHUNK = 100
 """Messages per transaction: a few milliseconds of SQLite's write lock."""
-
-_BREATH = 0.002
-"""Seconds between two chunks, in which an application's INSERT gets its turn."""
 
 _WAKE = "SELECT pg_notify('outbox', '') WHERE EXISTS (SELECT FROM outbox_runner WHERE asleep AND dead_at IS NULL)"
 
@@ -92,7 +90,7 @@ def resolve(db: Database, which: Filter | Iterable[int], *, sent: bool, who: str
 
 def reschedule(db: Database, which: Filter | Iterable[int], due_at: datetime, *, who: str) -> list[Answer]:
     """Give messages that wait another due time. A moment that has passed means now."""
-    action = _Action("reschedule", "rescheduled", partial(changes.reschedule, due_at))
+    action = _Action(_RESCHEDULE, "rescheduled", partial(changes.reschedule, due_at))
     return _act(db, action, which, who, detail=f"due_at={written(due_at)}")
 
 
@@ -129,11 +127,14 @@ class _Action:
 
     @property
     def allowed(self) -> frozenset[State]:
-        return _allowed(self.verb)
+        return _ALLOWED[self.verb]
 
 
-def _allowed(verb: str) -> frozenset[State]:
-    return ALLOWED_FROM[Verb(verb)] if verb in set(Verb) else frozenset({State.QUEUED, State.HELD})
+_RESCHEDULE = "reschedule"
+_ALLOWED: dict[str, frozenset[State]] = {
+    **{str(verb): states for verb, states in ALLOWED_FROM.items()},
+    _RESCHEDULE: frozenset({State.QUEUED, State.HELD}),
+}
 
 
 def _act(db: Database, action: _Action, which: Filter | Iterable[int], who: str, *, detail: str = "") -> list[Answer]:
@@ -145,17 +146,20 @@ def _act(db: Database, action: _Action, which: Filter | Iterable[int], who: str,
     entry = {"who": who, "verb": action.verb, "matching": text, "detail": detail or None}
     answers: list[Answer] = []
     journal: int | None = None
+    clock = Clock()
     for start in range(0, max(len(ids), 1), CHUNK):
-        if start:
-            _rest(_BREATH)
+        begun = clock.monotonic()
         step = partial(_step, db, action, ids[start : start + CHUNK], entry, journal)
         part, journal = _transaction(db, step)
         answers += part
+        if start + CHUNK < len(ids) and isinstance(db, SqliteDatabase):
+            # SQLite has no queue for its lock: who waits for it looks now and then. Half of the time it is free.
+            _rest(clock.monotonic() - begun)
     return answers
 
 
 def _matching(db: Database, verb: str, which: Filter) -> list[int]:
-    states = _allowed(verb)
+    states = _ALLOWED[verb]
     if verb == Verb.RETRY and not which.states:
         states = DEAD  # a mass retry must not resend what somebody holds, unless that state is named
     query = (
@@ -198,7 +202,7 @@ def _locked(db: Database, ids: Sequence[int]) -> dict[int, Row]:
             Outbox.erased_at.is_null(False),
         )
         .join(Outbox, on=(Outbox.id == Delivery.message_id))
-        .where(Delivery.message_id.in_([each for each in ids if 0 < each < 2**63]))
+        .where(Delivery.message_id.in_(among(each for each in ids if 0 < each < 2**63)))
         .order_by(Delivery.message_id)  # one order for everybody who locks, or two of them wait for each other
     )
     if not isinstance(db, SqliteDatabase):
@@ -214,8 +218,8 @@ def _locked(db: Database, ids: Sequence[int]) -> dict[int, Row]:
 
 
 def _transaction(db: Database, body: Callable[[], tuple[list[Answer], int]]) -> tuple[list[Answer], int]:
-    """Run `body` in a transaction, again when PostgreSQL says that a race was lost: an update that meets a row on its
-    way to another partition gets 40001. SQLite has waited for its lock already.
+    """Run `body` in a transaction; again when a race was lost. On PostgreSQL an update that meets a row on its way to
+    another partition gets 40001; on SQLite the lock was not free for as long as the connection waits.
     """
     for patience in (0.01, 0.05, 0.2, 0.5, None):
         try:
@@ -223,8 +227,9 @@ def _transaction(db: Database, body: Callable[[], tuple[list[Answer], int]]) -> 
                 return body()
         except OperationalError as error:
             cause = error.__cause__ or error.__context__
-            if patience is None or getattr(cause, "sqlstate", None) not in ("40001", "40P01"):
-                hint = "another program holds the lock; end that program's transaction" if _is_locked(error) else ""
+            locked = "locked" in str(error)
+            if patience is None or not (locked or getattr(cause, "sqlstate", None) in ("40001", "40P01")):
+                hint = "another program holds the lock; end that program's transaction" if locked else ""
                 raise DatabaseError(f"nothing more was changed: {' '.join(str(error).split())}", hint=hint) from error
             _rest(patience)
     raise AssertionError("unreachable")
@@ -275,7 +280,3 @@ def runs(ids: Sequence[int]) -> str:
             parts.append([each, each])
     text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
     return text if len(text) <= 200 else text[:200].rpartition(",")[0] + ",…"
-
-
-def _is_locked(error: Exception) -> bool:
-    return "locked" in str(error)

@@ -12,7 +12,6 @@ import pytest
 from outbox.core.lifecycle import ALLOWED_FROM, BECOMES, State, Verb
 from outbox.core.settlement import DOUBT_HELD, Policy
 from outbox.store import audit, operate
-from outbox.store.filters import Filter
 from outbox.store.operate import Answer
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
 
@@ -34,7 +33,7 @@ def db(database: peewee.Database) -> peewee.Database:
 def test_a_failed_message_is_retried_for_its_bounced_recipients_only(stories: Stories, db: peewee.Database) -> None:
     message_id = stories.mail(recipients="ann@example.net, bob@example.net")
     stories.attempt(message_id, OK, [OK, NO_SUCH_USER])
-    assert _states(stories, message_id) == ["failed"]
+    assert stories.states(message_id) == ["failed"]
 
     answers = operate.retry(db, [message_id], who=WHO)
 
@@ -45,7 +44,7 @@ def test_a_failed_message_is_retried_for_its_bounced_recipients_only(stories: St
     assert row["claim_no"] == 2
     assert (row["failures"], row["crashes"], row["final_at"], row["first_attempt_at"]) == (0, 0, None, None)
     stories.attempt(message_id, OK)
-    assert _states(stories, message_id) == ["sent"]
+    assert stories.states(message_id) == ["sent"]
     assert [each.claim_no for each in audit.show(db, message_id).attempts] == [1, 3]
 
 
@@ -62,16 +61,16 @@ def test_a_retry_of_an_unregistered_sender_tries_everybody(stories: Stories, db:
     stories.refused(message_id)
     operate.retry(db, [message_id], who=WHO)
     stories.attempt(message_id, OK)
-    assert _states(stories, message_id) == ["sent"]
+    assert stories.states(message_id) == ["sent"]
 
 
 def test_what_expired_by_its_age_gets_a_new_life(stories: Stories, db: peewee.Database) -> None:
     message_id = stories.mail()
     stories.attempt(message_id, GREYLISTED, policy=IMPATIENT)
-    assert _states(stories, message_id) == ["expired"]
+    assert stories.states(message_id) == ["expired"]
     operate.retry(db, [message_id], who=WHO)
     stories.attempt(message_id, GREYLISTED, policy=Policy(max_age=timedelta(hours=1)))
-    assert _states(stories, message_id) == ["queued"]
+    assert stories.states(message_id) == ["queued"]
 
 
 def test_a_retry_drops_an_expiry_that_has_passed_and_keeps_one_to_come(stories: Stories, db: peewee.Database) -> None:
@@ -90,7 +89,7 @@ def test_an_erased_message_cannot_be_retried(stories: Stories, db: peewee.Databa
     stories.sql("UPDATE outbox SET erased_at = created_at, text_body = NULL WHERE id = ?", message_id)
     answers = operate.retry(db, [message_id], who=WHO)
     assert answers == [Answer(message_id, False, "has been erased: there is nothing left to send")]
-    assert _states(stories, message_id) == ["failed"]
+    assert stories.states(message_id) == ["failed"]
 
 
 def test_each_message_of_a_batch_gets_its_own_answer(stories: Stories, db: peewee.Database) -> None:
@@ -105,7 +104,7 @@ def test_each_message_of_a_batch_gets_its_own_answer(stories: Stories, db: peewe
         Answer(sending, False, "is being sent right now: try again in a moment"),
         Answer(4711, False, "does not exist"),
     ]
-    assert _states(stories, sent, failed, sending) == ["sent", "queued", "sending"]
+    assert stories.states(sent, failed, sending) == ["sent", "queued", "sending"]
 
 
 @pytest.mark.parametrize("strange", [0, -1, 2**63, 10**30])
@@ -160,7 +159,7 @@ def test_a_message_that_crashed_its_runner_is_released_with_a_clean_slate(
     message_id = stories.mail()
     for _ in range(3):
         stories.crashed(message_id, dotted=False)
-    assert _states(stories, message_id) == ["held"]
+    assert stories.states(message_id) == ["held"]
     operate.release(db, [message_id], who=WHO)
     row = _delivery(stories, message_id)
     assert (row["state"], row["crashes"]) == ("queued", 0)
@@ -173,7 +172,7 @@ def test_a_release_does_not_send_a_second_copy_by_accident(stories: Stories, db:
     (answer,) = operate.release(db, [message_id], who=WHO)
     assert not answer.done
     assert f"outbox resolve {message_id} --sent" in answer.words
-    assert _states(stories, message_id) == ["held"]
+    assert stories.states(message_id) == ["held"]
 
 
 def test_cancelling_says_who_has_it_already(stories: Stories, db: peewee.Database) -> None:
@@ -208,7 +207,7 @@ def test_a_doubt_beside_a_refused_recipient_resolves_to_failed(stories: Stories,
     (answer,) = operate.resolve(db, [message_id], sent=True, who=WHO)
     assert answer.words == "is failed: other recipients were refused"
     assert _fates(db, message_id) == {"ann@example.net": "accepted", "bob@example.net": "bounced"}
-    assert _states(stories, message_id) == ["failed"]
+    assert stories.states(message_id) == ["failed"]
 
 
 def test_a_doubt_before_untried_recipients_resolves_to_queued(stories: Stories, db: peewee.Database) -> None:
@@ -219,7 +218,7 @@ def test_a_doubt_before_untried_recipients_resolves_to_queued(stories: Stories, 
     assert answer.words == "is queued, due now, for the recipients that nobody has tried yet"
     stories.attempt(message_id, OK)
     assert _fates(db, message_id) == {"ann@example.net": "accepted", "bob@example.net": "accepted"}
-    assert _states(stories, message_id) == ["sent"]
+    assert stories.states(message_id) == ["sent"]
 
 
 def test_a_resend_announces_the_second_copy_and_is_due_now(stories: Stories, db: peewee.Database) -> None:
@@ -258,57 +257,6 @@ def test_a_due_time_that_has_passed_means_now(stories: Stories, db: peewee.Datab
     (answer,) = operate.reschedule(db, [message_id], datetime(2001, 1, 1, tzinfo=UTC), who=WHO)
     assert answer.words == "is queued, due now"
     assert audit.show(db, message_id).due_at.year >= 2026
-
-
-def test_a_filter_takes_the_messages_that_match(stories: Stories, db: peewee.Database) -> None:
-    mine = [stories.mail(sender="News@Example.com") for _ in range(3)]
-    other, waiting = stories.mail(), stories.mail(sender="news@example.com")
-    for message_id in (*mine, other):
-        stories.attempt(message_id, SPAM)
-    answers = operate.retry(db, Filter(states=(State.FAILED,), sender="news@example.com", code="5.7.1"), who=WHO)
-    assert [each.message_id for each in answers] == mine
-    assert _states(stories, other, waiting) == ["failed", "queued"]
-
-
-def test_a_filter_without_states_retries_the_dead_and_leaves_the_held(stories: Stories, db: peewee.Database) -> None:
-    held, failed = stories.mail(), stories.mail()
-    operate.hold(db, [held], who=WHO)
-    stories.attempt(failed, SPAM)
-    assert operate.matching(db, Verb.RETRY, Filter(tag="")) == [failed]
-    assert [each.message_id for each in operate.retry(db, Filter(), who=WHO)] == [failed]
-
-
-def test_a_filter_never_reaches_a_state_that_its_verb_may_not_touch(stories: Stories, db: peewee.Database) -> None:
-    sent = stories.mail()
-    stories.attempt(sent, OK)
-    assert operate.cancel(db, Filter(states=(State.SENT,)), who=WHO) == []
-
-
-def test_a_large_batch_is_complete_and_one_line_of_the_journal(stories: Stories, db: peewee.Database) -> None:
-    count = operate.CHUNK * 2 + 1
-    with stories.store.transaction():
-        for _ in range(count):
-            stories.mail(sender="bulk@example.com")
-    answers = operate.hold(db, Filter(sender="bulk@example.com"), who=WHO, reason="wrong price")
-    assert sum(each.done for each in answers) == count
-    assert _journal(stories) == [("olga", "hold", "sender=bulk@example.com", count, "wrong price")]
-
-
-def test_the_journal_says_who_did_what_to_which(stories: Stories, db: peewee.Database) -> None:
-    ids = [stories.mail() for _ in range(4)]
-    operate.cancel(db, [ids[0], ids[1], ids[3], 99], who=WHO)
-    operate.retry(db, Filter(states=(State.FAILED,), code="550"), who="ivan")
-    assert _journal(stories) == [
-        ("olga", "cancel", f"id={ids[0]}-{ids[1]},{ids[3]},99", 3, None),
-        ("ivan", "retry", "state=failed code=550", 0, None),
-    ]
-
-
-def test_a_long_list_of_ids_stays_a_line(stories: Stories, db: peewee.Database) -> None:
-    operate.cancel(db, range(1, 1000, 2), who=WHO)
-    ((_, _, text, _, _),) = _journal(stories)
-    assert len(text) < 210
-    assert text.endswith(",…")
 
 
 def test_a_retry_and_a_runner_that_settles_do_not_overwrite_each_other(stories: Stories, db: peewee.Database) -> None:
@@ -355,12 +303,8 @@ def _in_state(stories: Stories, db: peewee.Database, state: State) -> int:
         operate.hold(db, [message_id], who=WHO)
     elif state is State.CANCELLED:
         operate.cancel(db, [message_id], who=WHO)
-    assert _states(stories, message_id) == [state]
+    assert stories.states(message_id) == [state]
     return message_id
-
-
-def _states(stories: Stories, *ids: int) -> list[str]:
-    return [_delivery(stories, message_id)["state"] for message_id in ids]
 
 
 def _delivery(stories: Stories, message_id: int) -> dict[str, Any]:
@@ -372,10 +316,6 @@ def _delivery(stories: Stories, message_id: int) -> dict[str, Any]:
 
 def _fates(db: peewee.Database, message_id: int) -> dict[str, str]:
     return {each.address: str(each.fate) for each in audit.show(db, message_id).recipients}
-
-
-def _journal(stories: Stories) -> list[tuple[Any, ...]]:
-    return stories.sql("SELECT who, verb, filter, count, detail FROM outbox_journal ORDER BY id")
 
 
 def _moment(ahead: timedelta) -> str:
