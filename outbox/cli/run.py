@@ -13,6 +13,8 @@ from outbox.cli.session import Session, session_of
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from peewee import Database
+
     from outbox.config import Config
     from outbox.runner.service import Errand, Remainder
     from outbox.vault import Vault
@@ -48,8 +50,8 @@ def run(
     if once and until_empty:
         raise typer.BadParameter("give one of --once and --until-empty")
     log.set_up(-1 if quiet else session.verbosity)
-    with session.database():
-        pass  # an old or missing schema is said before anything is started
+    with session.database() as db:  # an old or missing schema is said before anything is started
+        _refuse_copy(session.config, db)
     if processes > 1:
         from outbox.runner.supervise import supervise
 
@@ -57,6 +59,19 @@ def run(
     config = _with_grace(session.config, _duration("--grace", grace) if grace else None)
     errand = Errand(once, until_empty, _duration("--wait", wait))
     raise typer.Exit(asyncio.run(_serve(session, config, errand)))
+
+
+def _refuse_copy(config: Config, db: Database) -> None:
+    """A copied production database, started with the configuration of another, mails nobody."""
+    from outbox.errors import ConfigError
+    from outbox.store.migrate import status
+
+    uuid = status(db).database_uuid
+    if config.database_uuid and config.database_uuid != uuid:
+        raise ConfigError(
+            f"this is database {uuid}, and the configuration is for {config.database_uuid}: a copy?",
+            hint="if it is to send mail, change database_uuid in the configuration",
+        )
 
 
 async def _serve(session: Session, config: Config, errand: Errand) -> int:
