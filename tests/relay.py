@@ -82,13 +82,14 @@ class Relay:
         credentials: Mapping[str, str] | None = None,
         ledger: Path | None = None,
         receive_buffer: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.script: dict[str, Any] = dict(script or {})
         self.extensions, self.tls, self.context = extensions, tls, context
         self.credentials = dict(credentials or {})
         self.messages: list[Received] = []
         self.sessions: list[Session] = []
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = host, 0
         self.released, self.closing = threading.Event(), threading.Event()
         self._ledger, self._receive_buffer = ledger, receive_buffer
         self._turns: dict[str, int] = {}

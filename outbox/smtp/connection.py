@@ -147,6 +147,11 @@ class Connection(asyncio.Protocol):
         return self.session.relay_name
 
     @property
+    def max_recipients(self) -> int:
+        """Of one transaction, as the relay announces it (RFC 9422); 0 when it does not."""
+        return self.session.features.max_recipients
+
+    @property
     def tls_name(self) -> str:
         """``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or ``""``."""
         return self.session.tls_name
@@ -238,18 +243,24 @@ class Connection(asyncio.Protocol):
     # ---------------------------------------------------------------- the body and the dot mark
 
     def _pump(self) -> None:
-        """Write the body as fast as the network takes it. When it has all of it and the mark is given: the dot."""
+        """Write the next chunk of the body, when the network has taken the one before. When it has taken all and the
+        mark is given: the dot.
+        """
         transport, content = self._transport, self._content
         assert transport is not None
-        while content and not self._paused:
-            if len(content) <= CHUNK:
-                self._want_mark()
+        if content is None or self._paused or transport.is_closing():
+            return
+        if len(content) <= CHUNK:
+            self._want_mark()
+        if content:
             self._expect(Stage.BODY)
             transport.write(content[:CHUNK])
-            content = self._content = content[CHUNK:]
-        if self._paused or content is None:
-            return
-        self._want_mark()
+            self._content = content[CHUNK:]
+            if len(content) > CHUNK:
+                # By way of the loop, so that a premature reply is read, and others have their turn.
+                self._loop.call_soon(self._pump)
+            if len(content) > CHUNK or self._paused:
+                return
         if not self._marked:
             self._deadline = math.inf  # it is ourselves we wait for
             return
