@@ -236,7 +236,18 @@ def _key(session: Session, sealed: Sequence[Account]) -> Iterator[Check]:
             yield _failed("key", error)
     if not unopened:
         opens = f"; opens {len(sealed)} of {len(sealed)} passwords" if sealed else ""
-        yield Check("key", Result.OK, f"{', '.join(vault.keys.ids)} from {vault.keys.source}{opens}")
+        words = f"{', '.join(vault.keys.ids)} from {vault.keys.source}{opens}{_beside(session, vault.keys.path)}"
+        yield Check("key", Result.OK, words)
+
+
+def _beside(session: Session, key_file: Path | None) -> str:
+    """A word of warning where one copied directory holds both the key and what it opens."""
+    from outbox.store.database import dialect_of, sqlite_path
+
+    url = session.config.database
+    if key_file is None or dialect_of(url) != "sqlite" or Path(sqlite_path(url)).resolve().parent != key_file.parent:
+        return ""
+    return "; beside the database: keep their backups apart"
 
 
 def _senders(session: Session, db: peewee.Database) -> Iterator[Check]:

@@ -133,13 +133,15 @@ def _wait(session: Session, db: peewee.Database, message_id: int, seconds: float
 
 
 def _why_not_yet(db: peewee.Database, record: Record) -> str:
+    """What a mail waits for that has not ended; "" when only its own reply can tell."""
+    from outbox.cli.phrases import of_message
     from outbox.store import health
 
     if record.paused:
         return record.paused
     if not any(each.alive for each in health.runners(db)):
         return "no runner is running: outbox run"
-    return record.hold_reason or record.last_reply or ""
+    return of_message(record.hold_reason or "", record.id)
 
 
 def _report(message_id: int, record: Record | None, reason: str, *, fresh: bool, as_json: bool) -> None:
@@ -153,7 +155,9 @@ def _report(message_id: int, record: Record | None, reason: str, *, fresh: bool,
     if not fresh:
         output.note(f"a mail with this key was there already: message {message_id}")
     if record is not None:
-        why = reason or record.last_reply
+        from outbox.cli.phrases import reply_words
+
+        why = reason or reply_words(record.last_code, record.last_status, record.last_reply)
         output.note(f"message {message_id} is {record.standing}" + (f": {why}" if why else ""))
 
 

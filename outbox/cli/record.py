@@ -75,10 +75,15 @@ def _due(record: Record, now: datetime) -> str:
 
 
 def _life(record: Record) -> str:
-    """``created → +20ms attempt 1: deferred → +1m 4s attempt 2: accepted → +0.3s sent``."""
+    """``created → +20ms attempt 1: bounced → retried → +1m 4s attempt 3: accepted → +3ms sent``. A claim number that
+    no attempt has is an operator's.
+    """
     steps = ["created"]
-    last = record.created_at
+    last, number = record.created_at, 0
     for place, attempt in enumerate(record.attempts):
+        if attempt.claim_no > number + 1:
+            steps.append("retried")
+        number = attempt.claim_no
         if 2 < place < len(record.attempts) - 2:  # of many, the first and the last
             steps += ["…"] if place == 3 else []
         else:

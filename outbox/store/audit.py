@@ -23,7 +23,7 @@ from outbox.core.render import message_id as message_id_of
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage, Refused
 from outbox.store import accounts, tables
-from outbox.store.filters import Filter, among, created_at
+from outbox.store.filters import Filter, among, as_moment
 from outbox.store.rows import as_message
 from outbox.store.tables import Attempt, Delivery, Outbox, Recipient, UtcDateTimeField
 
@@ -204,7 +204,7 @@ def message(db: Database, message_id: int) -> core.Message:
     its content has been erased or is not text.
     """
     try:
-        row = _the_row(db, (*_CONTENT, *_BODIES, Outbox.raw, Outbox.erased_at), message_id)
+        row = _the_row(db, (*_CONTENT, *_BODIES, Outbox.raw), message_id)
         query = tables.Attachment.select().where(tables.Attachment.message_id == message_id)
         files = list(query.order_by(tables.Attachment.position).execute(db))
     except (PeeweeException, sqlite3.OperationalError) as error:  # the latter while rows are fetched
@@ -294,7 +294,6 @@ _RECORD = (
     Delivery.dot_at,
     Delivery.priority,
     Delivery.on_doubt,
-    Outbox.erased_at,
     Outbox.tag,
     Outbox.dedup_key,
     Outbox.source,
@@ -302,7 +301,8 @@ _RECORD = (
 
 
 def _joined(db: Database, columns: Sequence[Any]) -> ModelSelect[Delivery]:
-    query = Delivery.select(*columns, created_at(db).alias("created_at"))
+    spelled = [as_moment(db, column).alias(column.name) for column in (Outbox.created_at, Outbox.erased_at)]
+    query = Delivery.select(*columns, *spelled)
     return query.join(Outbox, on=(Outbox.id == Delivery.message_id))
 
 

@@ -94,7 +94,7 @@ class Filter:
         elif self.code:
             yield (Delivery.last_status == self.code) | Delivery.last_status.startswith(self.code + ".")
         if self.since:
-            yield (created_at(db) >= moment(self.since)) | (Delivery.final_at >= self.since)
+            yield (as_moment(db, Outbox.created_at) >= moment(self.since)) | (Delivery.final_at >= self.since)
 
 
 def written(value: datetime) -> str:
@@ -112,12 +112,13 @@ def moment(value: datetime) -> Value:
     return Value(value, converter=UtcDateTimeField().db_value)
 
 
-def created_at(db: Database) -> ColumnBase:
-    """`outbox.created_at`, as it compares: on SQLite an application may have written it in another spelling."""
+def as_moment(db: Database, column: UtcDateTimeField) -> ColumnBase:
+    """A moment that an application wrote, `created_at` or `erased_at`, as it compares: on SQLite it may have another
+    spelling (``2026-03-01 10:30``), which is in UTC.
+    """
     if isinstance(db, SqliteDatabase):
-        normal = fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", Outbox.created_at, "+0 seconds")
-        return normal.converter(UtcDateTimeField().python_value)
-    return Outbox.created_at
+        return fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", column, "+0 seconds").converter(UtcDateTimeField().python_value)
+    return column
 
 
 def _in_state(word: str, db: Database) -> Expression:

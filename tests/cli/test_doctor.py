@@ -121,6 +121,14 @@ def test_a_password_that_does_not_open_is_a_failure_by_its_account(outbox: Progr
     assert CANARY not in str(report)
 
 
+def test_a_key_in_the_directory_of_the_database_is_mentioned(sqlite_program: Program) -> None:
+    sqlite_program.run("init", "--database", "sqlite:///outbox.db")
+    assert "keep their backups apart" in _found(sqlite_program.json("doctor"), "key")["words"]
+    sqlite_program.run("schema", "apply", "--database", sqlite_program.url)
+    report = sqlite_program.json("--database", sqlite_program.url, "doctor", code=1)  # and that is another database
+    assert "backups" not in _found(report, "key")["words"]
+
+
 def test_what_is_paused_is_a_warning(outbox: Program) -> None:
     outbox.run("account", "pause", "shop", "--reason", "wrong password")
     found = _found(outbox.json("doctor"), "account")

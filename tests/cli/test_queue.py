@@ -142,6 +142,18 @@ def test_show_tells_the_life_of_a_message(outbox: Program, stories: Stories) -> 
     assert "tag order" in text
 
 
+def test_an_operators_retry_is_part_of_the_life_of_a_message(outbox: Program, stories: Stories) -> None:
+    message_id = stories.mail()
+    stories.attempt(message_id, SPAM)
+    outbox.run("retry", str(message_id))
+    for _ in range(6):
+        stories.attempt(message_id, GREYLISTED)
+    text = outbox.run("show", str(message_id)).stdout
+    assert "attempt 1: bounced → retried → " in text
+    assert " → … → " in text
+    assert "attempt 8: deferred" in text
+
+
 def test_show_says_what_to_do_about_a_doubt(outbox: Program, stories: Stories) -> None:
     message_id = stories.mail(on_doubt="hold")
     stories.attempt(message_id, None)

@@ -194,6 +194,9 @@ def test_a_moment_in_another_spelling_is_still_that_moment_in_utc(sqlite_url: st
         assert audit.show(stories.store.db, message_id).created_at == moment
         assert len(audit.listing(stories.store.db, Filter(since=moment))) == 1
         assert audit.listing(stories.store.db, Filter(since=moment + timedelta(milliseconds=1))) == []
+        stories.attempt(message_id, OK)
+        stories.sql("UPDATE outbox SET erased_at = '2026-03-02 10:30:00 +01:00', text_body = NULL")
+        assert audit.show(stories.store.db, message_id).erased_at == datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 # -- lists
