@@ -46,6 +46,9 @@ COURTESY = 0.001
 OTHERS_ACTIVE = 1.0
 """For how many seconds after the last sign of another writer we are courteous."""
 
+DISTURBED = 10.0
+"""For how many seconds after a broken connection we look for claims that we know nothing of."""
+
 
 class Kind(IntEnum):
     """The order within a group."""
@@ -89,6 +92,7 @@ class Clerk:
         self._changes: int | None = None
         self._others_until = 0.0
         self._committed_at = 0.0
+        self._broken_at = float("-inf")
 
     async def start(self) -> None:
         """Connect. Raises DatabaseError."""
@@ -98,6 +102,11 @@ class Clerk:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether a connection broke lately: then there may be claims of ours whose COMMIT was not acknowledged."""
+        return self._clock.monotonic() - self._broken_at < DISTURBED
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
@@ -324,6 +333,7 @@ class Clerk:
                 delay = min(delay * 2, 0.001 if self._clock.monotonic() - since < 1 else 1.0)
 
     def _reconnect(self) -> None:
+        self._broken_at = self._clock.monotonic()
         try:
             self._store.close()
             self._store.open()

@@ -5,6 +5,7 @@ Each duty is a short conversation with the clerk, called by the schedule. None o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -50,6 +51,7 @@ class Upkeep:
         self._on_reclaimed = on_reclaimed
         self._new_id = new_id
         self._strays: set[tuple[int, int]] = set()
+        self._renewing = asyncio.Lock()
 
     async def arrive(self) -> None:
         """Take the lock that shows us to be alive, then announce ourselves: in this order, or we might be declared dead
@@ -65,18 +67,21 @@ class Upkeep:
         and every mark and settlement of it is refused by the fence.
         """
         me = self._me
-        if await self._clerk.upkeep(lambda store, now: runners.renew(store, me.id, now, me.lease)):
-            await self._find_strays()
-            return
-        log.warning("runner %s has been declared dead (was it stopped for long?); going on under a new id", me.id)
-        self._presence.release()
-        new = self._new_id()
-        await self._arrive_as(new)
-        self._me.id = new  # only now: what is claimed for a runner that is not registered nobody could take back
+        async with self._renewing:  # the schedule and a refused claim both call: one new id is enough
+            if await self._clerk.upkeep(lambda store, now: runners.renew(store, me.id, now, me.lease)):
+                await self._find_strays()
+                return
+            log.warning("runner %s has been declared dead (was it stopped for long?); going on under a new id", me.id)
+            self._presence.release()
+            new = self._new_id()
+            await self._arrive_as(new)
+            me.id = new  # only now: what is claimed for a runner that is not registered nobody could take back
         self._on_reclaimed()
 
     async def reclaim(self) -> None:
         """Declare dead who is dead, and take back what they were sending."""
+        if self._clerk.disturbed:
+            await self._find_strays()  # at once, and not only with the next renewals
         if not await self._clerk.read(partial(_anybody_else, self._me.id)):
             return
         dead = await self._clerk.upkeep(partial(_bury, self._me.id))

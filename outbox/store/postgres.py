@@ -68,6 +68,10 @@ FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS m (message_id, claim_no, thro
 WHERE d.message_id = m.message_id AND d.claim_no = m.claim_no AND d.state = 'sending' RETURNING d.message_id"""
 
 
+# Listeners look every half second whether the server is back.
+_JUST_STARTED = "SELECT clock_timestamp() < pg_postmaster_start_time() + interval '2 s'"
+
+
 class PostgresStore(SqlStore):
     """See `outbox.store.Store`."""
 
@@ -132,7 +136,13 @@ class PostgresStore(SqlStore):
         return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
 
     def absent(self, runners: Sequence[str]) -> list[str]:
-        """The advisory lock is free: dead. What is taken here is held until the end of the clerk's transaction."""
+        """The advisory lock is free: dead. What is taken here is held until the end of the clerk's transaction.
+
+        Just after a start of the server every lock is free, and the runners are on their way back: they would all
+        declare each other dead. Then the lock proves nothing.
+        """
+        if self._all(_JUST_STARTED)[0][0]:
+            return []
         sql = "SELECT pg_try_advisory_xact_lock(?)"
         return [runner for runner in runners if self._all(sql, (advisory_key(runner),))[0][0]]
 
