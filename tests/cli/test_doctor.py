@@ -153,7 +153,7 @@ def test_due_mail_without_a_runner_is_a_failure(outbox: Program, stories: Storie
 
 def test_a_runner_that_does_not_renew_its_lease_is_a_warning(outbox: Program, stories: Stories) -> None:
     _runner(stories)
-    _runner(stories, "0123456789", lease=timedelta(minutes=-5))
+    _runner(stories, "0123456789", lease=timedelta(minutes=-5, seconds=-30))
     found = _found(outbox.json("doctor"), "runner")
     assert found["words"].startswith("01234567 on web1, pid 7, version 0.1.0 has not renewed its lease for 5m")
 

@@ -44,10 +44,10 @@ def test_the_numbers_are_those_of_what_waits_and_what_ended(stories: Stories, db
 
 def test_what_ended_before_the_window_is_not_counted(stories: Stories, db: peewee.Database) -> None:
     stories.attempt(stories.mail(), OK)
-    numbers = statistics(db, since=timedelta(0))
-    assert numbers.window.sent == 0
-    assert numbers.last_hour.sent == 1
-    assert numbers.latency.p50 is None
+    stories.sql("UPDATE outbox_delivery SET final_at = ?", written(datetime.now(UTC) - timedelta(hours=2)))
+    numbers = statistics(db, since=timedelta(minutes=30))
+    assert (numbers.window.sent, numbers.last_hour.sent, numbers.latency.p50) == (0, 0, None)
+    assert statistics(db, since=timedelta(hours=3)).window.sent == 1
 
 
 def test_a_doubt_is_counted_when_it_arises(stories: Stories, db: peewee.Database) -> None:
