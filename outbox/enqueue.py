@@ -34,21 +34,22 @@ else:
     Connection = AsyncConnection = Any  # whoever asks for the hints at run time may not have these drivers
 
 
-def enqueue(connection: Connection, mail: Mail) -> int | None:
+def enqueue(connection: Connection, mail: Mail, *, source: str = "python") -> int | None:
     """Insert `mail` in the transaction of `connection`. Returns its id, or None when its `dedup_key` is already there.
 
-    The id is the one of `outbox show ID`; until you commit, it is only yours. Where another transaction has inserted
-    the same `dedup_key` and not yet ended, PostgreSQL waits for it.
+    `source` says through which door it came; the audit shows it. The id is the one of `outbox show ID`; until you
+    commit, it is only yours. Where another transaction has inserted the same `dedup_key` and not yet ended, PostgreSQL
+    waits for it.
 
     Raises: TypeError for a connection or mail of another kind; the driver's exceptions.
     """
-    return enqueue_many(connection, (mail,))[0]
+    return enqueue_many(connection, (mail,), source=source)[0]
 
 
-async def aenqueue(connection: AsyncConnection, mail: Mail) -> int | None:
+async def aenqueue(connection: AsyncConnection, mail: Mail, *, source: str = "python") -> int | None:
     """`enqueue` for an asynchronous connection: the same statements, results and exceptions."""
     driver = async_driver_for(connection)
-    load = _load((mail,), driver.dialect)
+    load = _load((mail,), driver.dialect, source)
     async with driver.together(connection, load.many):
         ids = await driver.insert(connection, load.sql, load.rows)
         if attached := load.attached(ids):
@@ -56,7 +57,7 @@ async def aenqueue(connection: AsyncConnection, mail: Mail) -> int | None:
     return ids[0]
 
 
-def enqueue_many(connection: Connection, mails: Iterable[Mail]) -> list[int | None]:
+def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str = "python") -> list[int | None]:
     """Insert all of `mails`, in order, or none. Returns what `enqueue` would for each; the second mail with the same
     `dedup_key` is None.
 
@@ -68,7 +69,7 @@ def enqueue_many(connection: Connection, mails: Iterable[Mail]) -> list[int | No
     if isinstance(connection, Mail):
         raise TypeError("the connection comes first: enqueue(connection, mail)")
     driver, connection = driver_for(connection)
-    load = _load(mails, driver.dialect)
+    load = _load(mails, driver.dialect, source)
     if not load.rows:
         return []
     with driver.together(connection, load.many):
@@ -97,11 +98,11 @@ class _Load:
         ]
 
 
-def _load(given: Iterable[object], dialect: Dialect) -> _Load:
+def _load(given: Iterable[object], dialect: Dialect, source: str) -> _Load:
     mails = [_checked(mail) for mail in given]
     filled = [mail.columns() for mail in mails]
     columns = tuple(dict.fromkeys(column for values in filled for column in values))
-    rows: list[Row] = [(*(dialect.value(values.get(column)) for column in columns), "python") for values in filled]
+    rows: list[Row] = [(*(dialect.value(values.get(column)) for column in columns), source) for values in filled]
     attachments: list[list[Row]] = [
         [
             (position, file.filename, file.content_type, file.content_id or None, file.content)

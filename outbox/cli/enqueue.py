@@ -113,7 +113,7 @@ def _insert(db: peewee.Database, columns: dict[str, object], key: str) -> tuple[
         mail = Mail(**columns)  # type: ignore[arg-type]
     except InvalidMail as error:
         raise typer.BadParameter(str(error)) from None
-    message_id = insert(db, mail)
+    message_id = insert(db, mail, source="cli")
     if message_id is not None:
         return message_id, True
     return audit.by_key(db, key), False

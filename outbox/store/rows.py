@@ -24,6 +24,7 @@ def moment(value: datetime | None) -> str | None:
 
 
 def parse_moment(value: Any) -> datetime | None:
+    """A stored moment: SQLite's 24 characters, or what psycopg has made of a timestamptz."""
     if value is None or isinstance(value, datetime):
         return value
     return datetime.fromisoformat(value)

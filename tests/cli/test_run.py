@@ -38,7 +38,7 @@ def test_an_unregistered_senders_mail_goes_out_once_it_is_registered_and_retried
     )
     program.run("run", "--until-empty", "-q")
     shown = json.loads(program.run("show", "1", "--json").stdout)
-    assert shown["state"] == "failed"
+    assert (shown["state"], shown["source"]) == ("failed", "cli")
     assert shown["attempts"][0]["status"] == "5.7.1"
     assert "outbox sender add shop@example.com" in shown["attempts"][0]["reply"]
     with Relay() as relay:
