@@ -38,6 +38,8 @@ class UtcDateTimeField(Field):
     def python_value(self, value: str | datetime | None) -> datetime | None:
         if isinstance(value, str):
             value = datetime.fromisoformat(value)
+        if value is not None and value.tzinfo is None:  # `2026-03-01 10:30`, by an application: SQLite means UTC
+            value = value.replace(tzinfo=UTC)
         return None if value is None else value.astimezone(UTC)
 
 
