@@ -105,7 +105,10 @@ def lane(email: str) -> str:
 
     `str.lower` would also fold 'Ü', which SQLite's ``lower()`` and Postgres's ``lower(x COLLATE "C")`` leave alone.
     """
-    return email.lower() if email.isascii() else email.encode().lower().decode()
+    if email.isascii():
+        return email.lower()
+    # Bytes that are not UTF-8, which a SQLite column may hold, stay what they are, too.
+    return email.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
 def domain_of(email: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -370,9 +371,11 @@ def return_path_of(message: Message, route: Route) -> str:
 
 def unregistered(address: str, account: str = "") -> str:
     """The refusal that keeps this from being an open relay, with the command that lifts it."""
+    address = address.encode("utf-8", "backslashreplace").decode()  # it may hold bytes that are not UTF-8
+    pasted = shlex.quote(address)  # somebody will, and the address is a stranger's
     if not account:
-        return f"sender not registered: {address}; `outbox sender add {address} --account NAME`, then retry"
+        return f"sender not registered: {address}; `outbox sender add {pasted} --account NAME`, then retry"
     return (
         f"sender not registered: {address} may not send through account {account};"
-        f" `outbox sender add {address} --account {account}`, then retry"
+        f" `outbox sender add {pasted} --account {account}`, then retry"
     )

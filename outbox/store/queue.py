@@ -25,6 +25,7 @@ from outbox.store import Content, DeclaredDeadError, Mark, Pick, Reclaimed, Sett
 from outbox.store.rows import (
     as_bytes,
     as_message,
+    as_sender,
     attempt_row,
     moment,
     moment_of,
@@ -103,7 +104,7 @@ _EXPIRABLE = """
 SELECT 1 FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? LIMIT 1"""
 
 _WAITING = """
-SELECT sender, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queued' GROUP BY sender ORDER BY sender"""
+SELECT {sender}, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queued' GROUP BY sender ORDER BY sender"""
 
 _SETTLED_POSITIONS = """
 SELECT position FROM outbox_fate WHERE message_id = ? AND (fate IN ('accepted', 'bounced') OR claim_no = ?)"""
@@ -132,6 +133,7 @@ class SqlStore:
 
     created_column = "created_at"
     headers_column = "headers"
+    sender_column = "sender"
     translate: Callable[[str], str] = staticmethod(lambda sql: sql)
 
     db: peewee.Database
@@ -204,8 +206,8 @@ class SqlStore:
         return int(self._all("SELECT count(*) FROM outbox_delivery WHERE state = 'sending'")[0][0])
 
     def waiting(self) -> list[Waiting]:
-        rows = self._all(_WAITING)
-        return [Waiting(sender, count, moment_of(due_at)) for sender, count, due_at in rows]
+        rows = self._all(_WAITING.format(sender=self.sender_column))
+        return [Waiting(as_sender(sender), count, moment_of(due_at)) for sender, count, due_at in rows]
 
     def held(self) -> int:
         return int(self._all("SELECT count(*) FROM outbox_delivery WHERE state = 'held'")[0][0])

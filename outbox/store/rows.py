@@ -36,7 +36,7 @@ def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
     claim = Claim(
         message_id,
         claim_no,
-        sender,
+        as_sender(sender),
         priority,
         failures,
         doubts,
@@ -49,7 +49,17 @@ def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
 
 
 def as_lane(row: Sequence[Any]) -> Lane:
-    return Lane(row[0], row[1], moment_of(row[2]))
+    return Lane(as_sender(row[0]), row[1], moment_of(row[2]))
+
+
+def as_sender(value: str | bytes) -> str:
+    """A lane's name. On SQLite it may hold any bytes, which must stop no other lane: they become lone surrogates."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+def sender_value(sender: str) -> str | bytes:
+    """The reverse, for a statement that says ``CAST(? AS TEXT)``."""
+    return sender if sender.isascii() else sender.encode("utf-8", "surrogateescape")
 
 
 def moment_of(value: Any) -> datetime:

@@ -22,28 +22,32 @@ from outbox.store import Lane, Mark, Pick, TransientError
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
 from outbox.store.queue import SUSPECTS, SqlStore, origin_of
-from outbox.store.rows import CLAIMED, as_claim, as_lane, moment
+from outbox.store.rows import CLAIMED, as_claim, as_lane, moment, sender_value
+
+# Other applications can store any bytes as TEXT, and one undecodable sender would hide all that wait beside it.
+_CLAIMED = CLAIMED.replace("sender", "CAST(sender AS BLOB)")
 
 _LANE = """
-SELECT sender, priority, due_at FROM outbox_delivery
-WHERE state = 'queued' AND (sender, priority) > (?, ?) ORDER BY sender, priority, due_at, message_id LIMIT 1"""
+SELECT CAST(sender AS BLOB), priority, due_at FROM outbox_delivery
+WHERE state = 'queued' AND (sender, priority) > (CAST(? AS TEXT), ?)
+ORDER BY sender, priority, due_at, message_id LIMIT 1"""
 
 _CLAIM = f"""
 UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
   dot_at = NULL, dot_through = NULL
 WHERE state = 'queued' AND message_id IN (SELECT message_id FROM outbox_delivery
-  WHERE state = 'queued' AND sender = ? AND priority = ? AND due_at <= ? AND crashes = 0
+  WHERE state = 'queued' AND sender = CAST(? AS TEXT) AND priority = ? AND due_at <= ? AND crashes = 0
   ORDER BY due_at, message_id LIMIT ?)
-RETURNING {CLAIMED}"""
+RETURNING {_CLAIMED}"""
 
 _CLAIM_ONE = f"""
 UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
   dot_at = NULL, dot_through = NULL
 WHERE message_id = ? AND state = 'queued' AND due_at <= ?
-RETURNING {CLAIMED}"""
+RETURNING {_CLAIMED}"""
 
 _SUSPECTS = f"""
-SELECT {CLAIMED} FROM outbox_delivery
+SELECT {_CLAIMED} FROM outbox_delivery
 WHERE state = 'queued' AND crashes > 0 AND due_at <= ? ORDER BY message_id LIMIT ?"""
 
 _MARK = """
@@ -71,6 +75,7 @@ class SqliteStore(SqlStore):
 
     # An application may have written any spelling of a date that SQLite understands.
     created_column = "strftime('%Y-%m-%dT%H:%M:%fZ', created_at, '+0 seconds')"
+    sender_column = "CAST(sender AS BLOB)"
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url)
@@ -119,7 +124,7 @@ class SqliteStore(SqlStore):
         """One seek a lane. `after` is the last sender of the previous call; a lane's priorities stay together."""
         found: list[Lane] = []
         cursor = self.db.connection().cursor()
-        seek = (after, 10)  # beyond every priority of that sender
+        seek = (sender_value(after), 10)  # beyond every priority of that sender
         while len(found) < limit:
             row = cursor.execute(_LANE, seek).fetchone()
             if row is None:
@@ -145,7 +150,7 @@ class SqliteStore(SqlStore):
         at = moment(now)
         claims: list[Claim] = []
         for pick in picks:
-            rows = self._all(_CLAIM, (runner, pick.sender, pick.priority, at, pick.count))
+            rows = self._all(_CLAIM, (runner, sender_value(pick.sender), pick.priority, at, pick.count))
             claims.extend(claim for _, _, claim in sorted(map(as_claim, rows), key=lambda row: row[:2]))
         return claims
 
