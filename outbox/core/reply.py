@@ -1,6 +1,6 @@
 """A relay's answer, parsed once, at the edge, into a type.
 
-    octets ──feed──► ReplyParser ──take──► Reading (code, lines) ──reply──► Reply (code, status, words)
+    octets ──feed──► ReplyParser ──take──► Reading: its lines, and a Reply of code, status and words
 
 **Strict** (RFC 5321 §4.2): a line is three digits, the first 2 to 5, then a space, a hyphen or the end; all lines of
 one reply have the same code; a reply is at most 64 KiB and 100 lines. Anything else raises `MalformedReply`, and the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_OCTETS = 64 * 1024
@@ -22,10 +23,12 @@ MAX_LINES = 100
 MAX_TEXT = 1024
 """Of a stored reply text, in octets of UTF-8."""
 
-_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -]).*)?", re.DOTALL)
 _STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
 
 
+_SHORT = 512
+"""Octets of a reply line, as RFC 5321 §4.5.3.1.5 has them: what is longer is not remembered."""
 _CODES = {b"%d " % code: code for code in range(200, 600)}
 
 
@@ -65,9 +68,9 @@ class Reply:
 
 
 class Reading(NamedTuple):
-    """A complete reply as it came: `lines` without code and line end. EHLO and AUTH need them; people get a `Reply`."""
+    """A complete reply: for people, and its `lines` as they came, without code and line end, which EHLO needs."""
 
-    code: int
+    reply: Reply
     lines: tuple[bytes, ...]
 
 
@@ -98,9 +101,8 @@ class ReplyParser:
         buffer, start = self._buffer, self._start
         while (end := buffer.find(b"\n", self._searched)) >= 0:
             self._start = self._searched = end + 1
-            code = _CODES.get(buffer[start : start + 4])
-            if code and not self._lines and end - start < MAX_OCTETS:  # one line, as nearly all are
-                return Reading(code, (buffer[start + 4 : end].removesuffix(b"\r"),))
+            if not self._lines and end - start <= _SHORT and (reading := _single(buffer[start:end])):
+                return reading
             reading = self._add(buffer[start:end])
             if reading is not None:
                 return reading
@@ -120,34 +122,41 @@ class ReplyParser:
         if match is None:
             raise MalformedReply(f"not an SMTP reply: {_excerpt(line)}")
         self._lines.append(line)
-        code, mark, words = match.groups(b"")
+        code, mark = match.groups(b"")
         if code != self._lines[0][:3]:
             raise MalformedReply(f"one reply with two codes, {self._lines[0][:3].decode()} and {code.decode()}")
         if mark == b"-":
             return None
-        lines = self._lines
-        texts = (words,) if len(lines) == 1 else tuple(each.removesuffix(b"\r")[4:] for each in lines)
+        lines = tuple(each.removesuffix(b"\r")[4:] for each in self._lines)
         self._lines, self._size = [], 0
-        return Reading(int(code), texts)
+        return Reading(_reply(int(code), lines), lines)
 
 
-def reply(reading: Reading) -> Reply:
-    """The words for people and the enhanced status (RFC 2034) of a complete reply.
+@lru_cache(maxsize=256)
+def _single(line: bytes) -> Reading | None:
+    """The reply that is this one line; None if it is none. Nearly all are, and a relay says the same for every mail."""
+    code = _CODES.get(line[:4])
+    if code is None:
+        return None
+    lines = (line[4:].removesuffix(b"\r"),)
+    return Reading(_reply(code, lines), lines)
+
+
+def _reply(code: int, lines: tuple[bytes, ...]) -> Reply:
+    """The words for people, and the enhanced status (RFC 2034).
 
     A status whose class contradicts the code's first digit is no status and stays in the words: the code decides.
     """
-    code, lines = reading
     text = sanitise(b"\n".join(lines)[: 4 * MAX_TEXT].decode("utf-8", "replace"), limit=0)
-    match = _STATUS.match(text)
+    match = _STATUS.match(text) if text[1:2] == "." else None
     if match is None or int(match[1]) != code // 100:
         return Reply(code, "", _cut(text))
     status = match[0]
-    if len(lines) > 1:  # each line repeats it
-        parts = (sanitise(line.decode("utf-8", "replace"), limit=0) for line in lines)
-        text = " ".join(filter(None, (_without(part, status) for part in parts)))
-    else:
-        text = _without(text, status)
-    return Reply(code, status, _cut(text))
+    if len(lines) == 1:
+        return Reply(code, status, _cut(text[len(status) + 1 :]))
+    # Each line repeats it.
+    parts = (sanitise(line[: 4 * MAX_TEXT].decode("utf-8", "replace"), limit=0) for line in lines)
+    return Reply(code, status, _cut(" ".join(filter(None, (_without(part, status) for part in parts)))))
 
 
 def sanitise(text: str, *, limit: int = MAX_TEXT) -> str:

@@ -9,11 +9,10 @@ sockets, tasks or clocks; `dialogue.Dialogue` turns octets into replies for it, 
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import lru_cache
 from typing import NamedTuple
 
 from outbox.core.outcome import Report, Stage
-from outbox.core.reply import Reading, Reply, reply
+from outbox.core.reply import Reading, Reply
 from outbox.smtp.features import Features
 from outbox.smtp.relay import Relay
 
@@ -45,6 +44,8 @@ class Done(NamedTuple):
 
 
 SECURE = Secure()
+LISTEN = {stage: Say(b"", stage) for stage in Stage}
+"""Wait for one more reply."""
 
 Action = Say | Secure | Body
 Sent = Reading | None
@@ -57,9 +58,6 @@ class Fault(Exception):
 
 class Fenced(Fault):
     """We ourselves may not go on: the dot mark was not given."""
-
-
-_words = lru_cache(maxsize=256)(reply)  # a busy relay says the same four things for every message
 
 
 class Session:
@@ -89,14 +87,15 @@ class Session:
     def ask(self, octets: bytes, stage: Stage) -> Generator[Action, Sent, Reply]:
         """Say something and hear the answer."""
         self.stage = stage
-        return self.hear((yield Say(octets, stage)))
+        return self.hear((yield Say(octets, stage) if octets else LISTEN[stage]))
 
     def hear(self, reading: Sent) -> Reply:
         assert reading is not None, "only Body and SECURE are answered with None"
         self.heard += 1
-        if reading.code == 421:  # closing, whatever it was the answer to
+        reply = reading.reply
+        if reply.code == 421:  # closing, whatever it was the answer to
             self.usable, self.broken = False, True
-        return _words(reading)
+        return reply
 
     def report(self, stage: Stage, reply: Reply | None = None, fault: str = "") -> Report:
         """Where it ended, and why; with the names of the peer."""

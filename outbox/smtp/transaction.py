@@ -11,14 +11,14 @@ Every way out before the dot closes without it, and a message without its dot is
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import Reply
-from outbox.smtp.session import Action, Body, Fault, Fenced, Say, Sent, Session, Steps, ours
+from outbox.smtp.session import LISTEN, Action, Body, Fault, Fenced, Say, Sent, Session, Steps, ours
 
 if TYPE_CHECKING:
     from outbox.core.render import Rendered
@@ -80,10 +80,6 @@ def stuffed(content: bytes) -> bytes:
     return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
 
 
-_Command = tuple[bytes, Stage, int]
-"""The octets, the stage their answer belongs to, and the recipient's position."""
-
-
 class _Transaction:
     """`answers` to RCPT, by position; `mail` and `data`, the answers to those; `dotted` once the dot may be written."""
 
@@ -105,24 +101,16 @@ class _Transaction:
         except Fault as fault:
             session.usable, session.broken = False, True
             report = self._report(session.stage, fault=str(fault), fenced=isinstance(fault, Fenced))
-        if any(reply is not None and reply.code in _REUSE_REFUSED for reply in (report.reply, *report.recipients)):
-            session.usable = False
+        for reply in (report.reply, *report.recipients):
+            if reply is not None and reply.code in _REUSE_REFUSED:
+                session.usable = False
         return report
 
     def _report(self, stage: Stage, reply: Reply | None = None, fault: str = "", *, fenced: bool = False) -> Report:
-        session = self.session
+        session, answers = self.session, tuple(self.answers)
         unheard = session.heard == 0 if fault else session.heard == 1 and reply is not None and reply.code == 421
-        return Report(
-            stage,
-            reply,
-            fault,
-            recipients=tuple(self.answers),
-            dotted=self.dotted,
-            fenced=fenced,
-            relay=session.relay_name,
-            tls=session.tls_name,
-            stale=self.reused and unheard,
-        )
+        stale = self.reused and unheard
+        return Report(stage, reply, fault, answers, self.dotted, fenced, session.relay_name, session.tls_name, stale)
 
     def _refused_here(self) -> Report | None:
         """What this relay cannot take is refused before a word is said."""
@@ -182,28 +170,29 @@ class _Transaction:
 
     def _commands(self, mail: bytes, askable: list[int]) -> Steps:
         session, recipients = self.session, self.envelope.recipients
-        commands: list[_Command] = [(mail, Stage.MAIL, -1)]
-        commands += [(b"RCPT TO:<" + recipients[each].encode() + b">\r\n", Stage.RCPT, each) for each in askable]
-        commands.append((b"DATA\r\n", Stage.DATA, -1))
-        for group in _groups(commands, MAX_UNANSWERED if session.features.pipelining else 0):
-            if group[0][1] is Stage.DATA and not self._has_recipient():
+        said = [mail, *[b"RCPT TO:<" + recipients[each].encode() + b">\r\n" for each in askable], b"DATA\r\n"]
+        answered = [(Stage.MAIL, -1), *[(Stage.RCPT, each) for each in askable], (Stage.DATA, -1)]
+        begin = 0
+        for end in _groups(said, MAX_UNANSWERED if session.features.pipelining else 0):
+            if answered[begin][0] is Stage.DATA and not self._has_recipient():
                 break
-            octets = b"".join([command for command, _, _ in group])
-            for _, stage, position in group:
+            octets = b"".join(said[begin:end])
+            for stage, position in answered[begin:end]:
                 session.stage = stage
-                answer = session.hear((yield Say(octets, stage)))
+                answer = session.hear((yield Say(octets, stage) if octets else LISTEN[stage]))
                 octets = b""
                 self._note(stage, position, answer)
                 if answer.code == 421:
                     return self._closing(stage, answer)
             if not self._is_mail_accepted():
                 break
+            begin = end
         return (yield from self._conclusion())
 
     def _note(self, stage: Stage, position: int, answer: Reply) -> None:
         if stage is Stage.DATA:
             self.data = answer
-        elif answer.intermediate:
+        elif 300 <= answer.code < 400:
             raise Fault(f"{answer.code} is no answer to {stage.upper()}: {answer.text}")
         elif stage is Stage.MAIL:
             self.mail = answer
@@ -211,10 +200,13 @@ class _Transaction:
             self.answers[position] = answer
 
     def _is_mail_accepted(self) -> bool:
-        return self.mail is not None and self.mail.positive
+        return self.mail is not None and self.mail.code < 300
 
     def _has_recipient(self) -> bool:
-        return any(answer is not None and answer.positive for answer in self.answers)
+        for answer in self.answers:  # noqa: SIM110 (a generator would cost more than the question)
+            if answer is not None and answer.code < 300:
+                return True
+        return False
 
     def _closing(self, stage: Stage, answer: Reply) -> Report:
         if self.mail is not None and not self.mail.positive:
@@ -268,14 +260,14 @@ class _Transaction:
 _NOBODY = ours(554, "5.1.3", "it has no recipients")
 
 
-def _groups(commands: Iterable[_Command], limit: int) -> Iterator[list[_Command]]:
-    """Commands to be written together: at most `limit` octets, at least one command."""
-    group: list[_Command] = []
-    octets = 0
-    for command in commands:
-        if group and octets + len(command[0]) > limit:
-            yield group
-            group, octets = [], 0
-        group.append(command)
-        octets += len(command[0])
-    yield group
+def _groups(said: list[bytes], limit: int) -> list[int]:
+    """Where the groups of commands end that are written together: at most `limit` octets, at least one command."""
+    if limit and sum(map(len, said)) <= limit:
+        return [len(said)]
+    ends, octets = [], 0
+    for number, command in enumerate(said):
+        if number and octets + len(command) > limit:
+            ends.append(number)
+            octets = 0
+        octets += len(command)
+    return [*ends, len(said)]

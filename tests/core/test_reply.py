@@ -17,7 +17,6 @@ from outbox.core.reply import (
     Reading,
     Reply,
     ReplyParser,
-    reply,
     sanitise,
 )
 
@@ -38,7 +37,7 @@ def read(*fragments: bytes) -> list[Reading | str]:
 def parse(octets: bytes) -> Reply:
     (reading,) = read(octets)
     assert isinstance(reading, Reading)
-    return reply(reading)
+    return reading.reply
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,10 @@ def test_the_caps_are_reached_but_not_crossed() -> None:
 
 
 def test_pipelined_replies_come_one_by_one() -> None:
-    assert [item.code for item in read(b"250 a\r\n550-b\r\n550 b\r\n354") if isinstance(item, Reading)] == [250, 550]
+    assert [item.reply.code for item in read(b"250 a\r\n550-b\r\n550 b\r\n354") if isinstance(item, Reading)] == [
+        250,
+        550,
+    ]
 
 
 def test_an_endless_reply_dripping_in_costs_no_more_than_its_octets() -> None:
