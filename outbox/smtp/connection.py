@@ -216,24 +216,29 @@ class Connection(asyncio.Protocol):
     async def _secure(self) -> None:
         """The TLS handshake, and on with the conversation, or its end."""
         assert self._transport is not None
-        host = self.relay.host.removesuffix(".")
         try:
             secured = await self._loop.start_tls(
                 self._transport,
                 self,
                 tls_context(self.relay.ca_file),
-                server_hostname=host,
+                server_hostname=self.relay.host.removesuffix("."),
                 ssl_handshake_timeout=self._deadlines.tls,
             )
-            assert secured is not None
         except (OSError, ValueError) as error:
             self._gone()  # the transport does not tell us after a failed handshake
-            self._perform(self._dialogue.failed(tls_fault(error)))
+            fault = tls_fault(error)
+        else:
+            fault = "" if secured else "the relay closed the connection"  # between the handshake and now
+        if self._done is not None:
+            return
+        if fault or secured is None:
+            self._perform(self._dialogue.failed(fault))
             return
         self._transport = secured
         secured.set_write_buffer_limits(high=1, low=0)
-        name, version, _ = secured.get_extra_info("cipher")
-        self.session.tls_name = f"{secured.get_extra_info('ssl_object').version() or version} {name}"
+        # The cipher's own idea of a version is the oldest that has it.
+        version, cipher = secured.get_extra_info("ssl_object").version(), secured.get_extra_info("cipher")[0]
+        self.session.tls_name = f"{version} {cipher}"
         self._go_on(self._dialogue.resume())
 
     def _go_on(self, action: Action | Done | None) -> None:

@@ -16,7 +16,7 @@ from outbox.core.outcome import Report, Stage
 from outbox.smtp.connection import Connection, Relay
 from outbox.smtp.dial import tls_context
 from tests import relay as scripted
-from tests.relay import DROP, HANG, server_context
+from tests.relay import DROP, HANG, RST, server_context
 from tests.smtp.sending import BIG, HELLO, TO_ANN, Mark, account, connect, deadlines, run, send
 
 PASSWORD = "correct horse"
@@ -105,6 +105,20 @@ def test_a_relay_that_closes_around_starttls_is_a_report(script: dict[str, objec
         report = run(send(sign_in(relay, authority, "starttls")))
     assert report.stage in (Stage.STARTTLS, Stage.TLS)
     assert report.fault
+
+
+@pytest.mark.parametrize("act", [DROP, RST], ids=["closes", "resets"])
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_a_relay_that_is_gone_right_after_the_handshake_is_a_report(
+    act: object, tls: str, authority: Authority
+) -> None:
+    """Whichever side of the handshake's end it is noticed on."""
+    for _ in range(10):
+        script = {"banner": act} if tls == "implicit" else {"ehlo": [None, act]}
+        with scripted.Relay(script, tls=tls, context=authority.context()) as relay:
+            report = run(send(account(relay, tls=tls, ca_file=authority.file)))
+        assert report.stage in (Stage.TLS, Stage.BANNER, Stage.EHLO)
+        assert report.fault
 
 
 def test_a_handshake_that_hangs_ends_at_its_deadline(authority: Authority) -> None:
