@@ -35,7 +35,9 @@ CHUNK = 64 * 1024
 """Octets of a body written at a time; with so much or less of it left, the dot mark is called for."""
 
 Mark = Callable[[], Awaitable[bool]]
-"""Commit the dot mark. True: committed, and the claim is still ours. It must end by itself; raising counts as False."""
+"""Commit the dot mark. True: committed, and the claim is still ours. It must end by itself; raising counts as False.
+What the relay says while it is awaited is heard before the dot is written.
+"""
 
 
 class Connection(asyncio.Protocol):

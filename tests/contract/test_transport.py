@@ -223,6 +223,14 @@ def test_whatever_the_relay_does_is_a_report(row: Row, pipelining: bool) -> None
     assert not report.dotted or "." in commands
 
 
+def test_silence_after_a_lone_dot_costs_neither_the_verdicts_nor_ten_minutes() -> None:
+    script = {"rcpt": "550 5.1.1 unknown", "data": "354 go on", "dot": HANG}
+    with Relay(script) as relay:
+        report = run(send(account(relay), TO_ALL, limits=deadlines(rset=SHORT)))
+    assert summary(report) == (Stage.RCPT, 550, (550, 550, 550), False)
+    assert relay.messages == []
+
+
 def summary(report: Report) -> tuple[Stage, int | None, tuple[int | None, ...], bool]:
     codes = tuple(answer.code if answer else None for answer in report.recipients)
     return report.stage, report.reply.code if report.reply else None, codes, report.dotted
