@@ -242,12 +242,15 @@ class Delivery:
         try:
             while waiting and not (journey.fates and self._draining()):
                 if connection is None or not connection.usable:
+                    if connection is not None:
+                        await self._pool.give(self._key(letter.account), connection)
+                        connection = None
                     opened = await self._connect(letter)
                     if isinstance(opened, Report):
                         self._note(journey, Trial(tuple(waiting), opened))
                         return
                     connection = journey.connection = opened
-                chunk = tuple(waiting[: self._limit(letter.account)])
+                chunk = tuple(waiting[: self._limit(letter.account, connection)])
                 report = await self._transact(connection, letter, chunk, journey)
                 if report.stale:
                     continue  # it had died while it was idle, and nothing was tried: a new one takes the same chunk
@@ -270,9 +273,9 @@ class Delivery:
             return Report(Stage.LOCAL, Reply(554, "5.7.8", str(error)))
         return await self._pool.take(self._key(letter.account), relay)
 
-    def _key(self, account: Account) -> tuple[str, int]:
-        """A connection is used again only by the account, and with the password, that it was opened with."""
-        return account.name, account.credential_version
+    def _key(self, account: Account) -> tuple[str, int, str, int, str]:
+        """A connection is used again only by the account, with the password and relay, that it was opened with."""
+        return account.name, account.credential_version, account.relay_host, account.relay_port, account.tls
 
     async def _transact(
         self, connection: Connection, letter: Letter, chunk: tuple[Recipient, ...], journey: Journey
@@ -297,8 +300,10 @@ class Delivery:
         journey.last = trial.report
         journey.fates.extend(fates_of(trial))
 
-    def _limit(self, account: Account) -> int:
-        return min(self._chunk, self._learnt.get(account.name, self._chunk))
+    def _limit(self, account: Account, connection: Connection) -> int:
+        """How many recipients a transaction may have: our setting, what the relay announces (RFC 9422), what we learnt."""
+        announced = connection.max_recipients or self._chunk
+        return min(self._chunk, announced, self._learnt.get(account.name, self._chunk))
 
     def _sort_out(self, account: Account, trial: Trial, waiting: list[Recipient]) -> tuple[Trial, list[Recipient]]:
         """Recipients that only were too many for this transaction go into the next one, and the number is learnt."""

@@ -58,6 +58,7 @@ class Registrar:
                 mechanism=account.mechanism,
                 username=account.username,
                 password=self._password(account),
+                max_messages=account.max_messages,
             )
         return self._relays[key]
 

@@ -76,6 +76,24 @@ def test_too_many_recipients_is_learnt_and_no_fault(site: Site, tmp_path: Path) 
     assert state(site, message_id)[:2] == ("sent", 0)
 
 
+def test_the_relays_announced_limit_is_kept(site: Site, tmp_path: Path) -> None:
+    with Relay(extensions=("PIPELINING", "LIMITS RCPTMAX=10")) as relay:
+        site.register(relay.port)
+        mail(site, recipients=many(25))
+        send(site, tmp_path)
+        assert [len(each.recipients) for each in relay.messages] == [10, 10, 5]
+
+
+def test_a_connection_that_is_of_no_more_use_is_closed_before_another_is_opened(site: Site, tmp_path: Path) -> None:
+    with Relay({"rcpt:r3@example.net": "501 5.1.3 syntax"}, extensions=("PIPELINING", "LIMITS RCPTMAX=10")) as relay:
+        site.register(relay.port)
+        message_id = mail(site, recipients=many(25))
+        send(site, tmp_path)
+        assert len(relay.sessions) == 2
+        assert sum(len(each.recipients) for each in relay.messages) == 24
+    assert state(site, message_id)[0] == "failed"
+
+
 def test_only_what_is_pending_is_tried_again(site: Site, tmp_path: Path) -> None:
     with Relay({"rcpt:r1@example.net": ["450 4.2.0 greylisted"], "rcpt:r2@example.net": "550 5.1.1 unknown"}) as relay:
         site.register(relay.port)
