@@ -301,7 +301,7 @@ class Delivery:
         journey.fates.extend(fates_of(trial))
 
     def _limit(self, account: Account, connection: Connection) -> int:
-        """How many recipients a transaction may have: our setting, what the relay announces (RFC 9422), what we learnt."""
+        """How many recipients a transaction may have: our setting, what the relay announces (RFC 9422), and learnt."""
         announced = connection.max_recipients or self._chunk
         return min(self._chunk, announced, self._learnt.get(account.name, self._chunk))
 
