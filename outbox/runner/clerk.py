@@ -46,6 +46,9 @@ COURTESY = 0.001
 OTHERS_ACTIVE = 1.0
 """For how many seconds after the last sign of another writer we are courteous."""
 
+LAST_WORDS = 0.5
+"""Seconds in which the clerk writes what it can when it is hurried, and again that it has to end."""
+
 DISTURBED = 10.0
 """For how many seconds after a broken connection we look for claims that we know nothing of."""
 
@@ -88,6 +91,7 @@ class Clerk:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="outbox-clerk", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._gone = asyncio.Event()
         self._offset = timedelta()
         self._changes: int | None = None
         self._others_until = 0.0
@@ -156,22 +160,36 @@ class Clerk:
 
     # -- ending
 
-    async def stop(self, patience: float) -> list[Settlement]:
-        """Write what is left, for at most `patience` seconds; return the settlements that could not be written."""
+    async def stop(self, patience: float, hurry: asyncio.Event | None = None) -> list[Settlement]:
+        """Write what is left, for at most `patience` seconds or until `hurry` is set; return the settlements that could
+        not be written.
+        """
         with self._arrived:
             self._stopping = True
             self._contents.clear()
             self._arrived.notify()
-        await asyncio.to_thread(self._thread.join, patience)
+        gone = asyncio.ensure_future(self._gone.wait())
+        hurried = asyncio.ensure_future((hurry or self._gone).wait())
+        await asyncio.wait({gone, hurried}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({gone}, timeout=LAST_WORDS)
         with self._arrived:
             self._abandoned = True
             self._arrived.notify()
-        await asyncio.to_thread(self._thread.join, 5.0)
+        # PostgreSQL may keep the thread waiting for somebody's lock: it is a daemon, and never comes to its COMMIT.
+        await asyncio.wait({gone}, timeout=LAST_WORDS)
+        for each in (gone, hurried):
+            each.cancel()
         return [each.payload for each in self._queues[Kind.SETTLE]]
 
     # -- the clerk's thread
 
     def _run(self) -> None:
+        try:
+            self._live()
+        finally:
+            self._call(self._gone.set)
+
+    def _live(self) -> None:
         try:
             self._store.open()
             self._changes = self._store.changes()
@@ -269,7 +287,8 @@ class Clerk:
                 settled = store.settle([each.payload for each in settlements], now)
                 outcomes += [(each, word, None) for each, word in zip(settlements, settled, strict=True)]
             verbs = [each for each in group if each.kind in (Kind.CLAIM, Kind.UPKEEP)]
-            outcomes += [(each, each.payload(store, now), None) for each in verbs]
+            # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
+            outcomes += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
         self._committed_at = self._clock.monotonic()
         return outcomes
 
@@ -313,16 +332,19 @@ class Clerk:
 
     def _patiently(self, verb: Callable[[], T]) -> T:
         """Try until it works: 0.2 ms at first (a lock is short), a second at last. Raises what does not pass."""
-        delay, complained = 0.0002, False
+        delay, complained, broken = 0.0002, False, False
         since = self._clock.monotonic()
         while True:
             try:
+                if broken:
+                    self._reconnect()
                 return verb()
             except TransientError as error:
                 if self._abandoned:
                     raise _AbandonedError from error
-                if error.reconnect:
-                    self._reconnect()
+                broken = error.reconnect
+                if broken:
+                    self._broken_at = self._clock.monotonic()
                     delay = max(delay, 0.05)
                 self._others_until = self._clock.monotonic() + OTHERS_ACTIVE
                 if not complained and self._clock.monotonic() - since > 5:
@@ -333,12 +355,11 @@ class Clerk:
                 delay = min(delay * 2, 0.001 if self._clock.monotonic() - since < 1 else 1.0)
 
     def _reconnect(self) -> None:
-        self._broken_at = self._clock.monotonic()
         try:
             self._store.close()
             self._store.open()
-        except (DatabaseError, TransientError) as error:
-            log.debug("cannot reconnect yet: %s", error)
+        except DatabaseError as error:
+            raise TransientError(str(error), reconnect=True) from error
 
     # -- answering
 

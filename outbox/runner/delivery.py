@@ -116,8 +116,8 @@ class Delivery:
     async def deliver(self, claim: Claim) -> None:
         """Attempt it and settle it. Returns when the settlement is committed.
 
-        Cancelled, it settles with what is known; in the middle of a dot nothing is, and the claim is left to whoever
-        takes it back, who will call it a doubt.
+        Cancelled, it settles with what is known, and does not wait for the commit. In the middle of a dot nothing is
+        known, and the claim is left to whoever takes it back, who will call it a doubt.
         """
         journey = Journey()
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -125,9 +125,9 @@ class Delivery:
         try:
             settlement = await self._attempt(claim, journey)
         except asyncio.CancelledError:
-            if journey.in_doubt:
-                raise
-            settlement = self._conclude(claim, journey)
+            if not journey.in_doubt:
+                self._clerk.settle(self._conclude(claim, journey))
+            raise
         except Exception as error:  # a mistake of ours must not lose the message: it is tried again, and counted
             log.exception("id=%d: internal error", claim.message_id)
             settlement = self._internal_error(claim, error)
@@ -155,13 +155,24 @@ class Delivery:
                 return step
             journey.letter = step
             async with self._place(step.account):
-                if not self._draining() and not step.account.blocked(self._clerk.now()):
+                if not self._draining() and not self._is_blocked(claim):
                     await self._converse(step, journey)
+                settlement = self._conclude(claim, journey)
+                if settlement.pause is not None:
+                    # Before the place is free, or the next message would run into the same fault: with a password
+                    # that has become wrong, one more refused login, and accounts are locked for these.
+                    await self._registrar.pause(settlement)
+                    settlement = replace(settlement, pause=None)
             if any(each.fate is Fate.ACCEPTED for each in journey.fates):
                 await self._registrar.relay_answered(step.account)
-            return self._conclude(claim, journey)
+            return settlement
         finally:
             self._clerk.release(content.size)
+
+    def _is_blocked(self, claim: Claim) -> bool:
+        """Whether its account or sender was paused while it waited for a place."""
+        route = self._registrar.registry.resolve(claim.sender)
+        return route is None or bool(route.blocked(self._clerk.now()))
 
     def _internal_error(self, claim: Claim, error: Exception) -> Settlement:
         reply = Reply(451, "4.3.0", f"internal error: {type(error).__name__}")

@@ -55,6 +55,8 @@ class Schedule:
         self._wall = clock.now()
         self._monotonic = clock.monotonic()
         self._healing: asyncio.Task[None] | None = None
+        # A duty that waits for a locked database is still at it when it is due again: that is no news, every second.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
     def every(self, interval: timedelta, name: str, duty: Callable[[], Awaitable[None]]) -> None:
         """Call `duty` now, and again `interval` after each call began. What it raises is logged, and it comes again."""

@@ -91,6 +91,7 @@ class Service:
         self._identity = Identity(clock.token(), version, config.run.lease)
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._dispatching: asyncio.Task[None] | None = None
         self._exit = 0
 
     # -- signals
@@ -120,10 +121,10 @@ class Service:
         self._assemble()
         await self._clerk.start()
         try:
-            await self._begin()
-            await self._work(errand)
-            if (errand.once or errand.until_empty) and not self._stop.is_set():
-                report(await self._remainder())
+            await self._first(self._begin())
+            await self._first(self._work(errand))
+            if errand.once or errand.until_empty:
+                await self._first(self._tell(report))
         finally:
             await self._end()
         return self._exit
@@ -228,23 +229,23 @@ class Service:
     async def _work(self, errand: Errand) -> None:
         if errand.once:
             await self._dispatch.round()
-            await self._first(self._dispatch.drain(None))
+            await self._dispatch.drain(None)
             return
-        dispatching = asyncio.create_task(self._keep_dispatching())
-        try:
-            await self._first(self._until_empty(errand.wait) if errand.until_empty else self._stop.wait())
-        finally:
-            self._dispatch.stop()
-            await dispatching
+        self._dispatching = asyncio.create_task(self._keep_dispatching())
+        if errand.until_empty:
+            await self._until_empty(errand.wait)
+        else:
+            await self._stop.wait()
 
-    async def _first(self, end: Coroutine[Any, Any, object]) -> None:
-        """Until `end` is done, or we are told to stop."""
-        ending = {asyncio.ensure_future(each) for each in (end, self._stop.wait())}
-        done, waiting = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-        for each in waiting:
+    async def _first(self, end: Coroutine[Any, Any, None]) -> None:
+        """Until `end` is done, or we are told to stop: then it is cut off, whatever it waits for."""
+        working, stopped = asyncio.ensure_future(end), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (working, stopped):
             each.cancel()
-        for each in done:
-            each.result()
+        await asyncio.wait({working, stopped})
+        if not working.cancelled():
+            working.result()
 
     async def _keep_dispatching(self) -> None:
         while not self._stop.is_set():
@@ -267,6 +268,9 @@ class Service:
                 return
             await asyncio.sleep(0.05)
 
+    async def _tell(self, report: Callable[[Remainder], None]) -> None:
+        report(await self._remainder())
+
     async def _remainder(self) -> Remainder:
         waiting, held = await self._clerk.read(_what_stays)
         registry = await self._registrar.refresh(force=True)
@@ -288,35 +292,52 @@ class Service:
         if left:
             log.warning("%d deliveries did not end within the grace period and are cut off", left)
         await self._dispatch.abandon()
-        await self._pool.close()
-        unwritten = await self._leave()
+        await self._hang_up()
+        departed, unwritten = await self._leave()
         rescue.save(self._rescue_file, unwritten)
-        self._presence.release()
+        self._presence.release(departed=departed)
         log.info("runner %s ended", self._identity.id[:8])
 
     async def _drain(self) -> int:
-        going_on = self._delivery.turn_back()
-        if going_on:
-            grace = self._config.run.grace.total_seconds()
-            log.info(
-                "stopping: %d deliveries are past DATA and have %g s; a second signal ends at once", going_on, grace
-            )
-        draining = asyncio.ensure_future(self._dispatch.drain(self._config.run.grace.total_seconds()))
-        hurry = asyncio.ensure_future(self._at_once.wait())
-        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
-            draining.cancel()
+        """Until nothing is under way, for `grace`, or until we are hurried. How many deliveries are left."""
+        grace = self._config.run.grace.total_seconds()
+        past_data = self._delivery.turn_back()
+        if self._dispatch.busy:
+            note = "stopping: %d deliveries under way, %d of them past DATA, have %g s; a second signal ends at once"
+            log.info(note, self._dispatch.busy, past_data, grace)
+        ending = {asyncio.ensure_future(self._come_to_rest()), asyncio.ensure_future(self._at_once.wait())}
+        _, waiting = await asyncio.wait(ending, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        if self._dispatching is not None:
+            # It may wait for a database that does not answer.
+            self._dispatching.cancel()
+            await asyncio.wait({self._dispatching})
         return self._dispatch.busy
 
-    async def _leave(self) -> list[Settlement]:
-        """Our last word to the database. What cannot be written is returned."""
+    async def _come_to_rest(self) -> None:
+        """No claim is under way any more, and no delivery."""
+        if self._dispatching is not None:
+            await asyncio.wait({self._dispatching})
+        await self._dispatch.drain(None)
+
+    async def _hang_up(self) -> None:
+        """Say QUIT and wait for what the relays say to that, unless we are hurried."""
+        closing = {asyncio.ensure_future(self._pool.close()), asyncio.ensure_future(self._at_once.wait())}
+        _, waiting = await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def _leave(self) -> tuple[bool, list[Settlement]]:
+        """Our last word to the database: whether it was heard, and what could not be written."""
         leaving = asyncio.ensure_future(self._upkeep.leave())
         await asyncio.sleep(0)  # let it ask: a clerk that is idle ends as soon as it is told to
-        unwritten = await self._clerk.stop(1.0 if self._at_once.is_set() else FLUSH)
+        unwritten = await self._clerk.stop(FLUSH, self._at_once)
+        await asyncio.sleep(0)  # let it hear the answer
+        departed = leaving.done() and leaving.exception() is None
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        return unwritten
+        return departed, unwritten
 
 
 def _what_stays(store: Store) -> tuple[list[Waiting], int]:

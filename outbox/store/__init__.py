@@ -195,7 +195,8 @@ class Presence(Protocol):
 
     def take(self, runner: str) -> None: ...
 
-    def release(self) -> None: ...
+    def release(self, *, departed: bool = True) -> None:
+        """Let go of it. `departed`: the database says that we have left."""
 
 
 def open_store(url: str, clock: Clock) -> Store:

@@ -60,11 +60,11 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, args=arguments, name="outbox-listener", daemon=True)
         self._thread.start()
 
-    def release(self) -> None:
-        """Stop, and let go of the lock."""
+    def release(self, *, departed: bool = True) -> None:
+        """Stop, and let go of the lock; whether the database says that we have `departed` makes no difference here."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(timeout=2)
+            self._thread.join(timeout=1)
             self._thread = None
 
     def _connect(self) -> psycopg.Connection[Any]:

@@ -27,9 +27,15 @@ class FilePresence:
         if not _lock(self._held):
             raise RuntimeError(f"another process holds the lock of runner {runner}")
 
-    def release(self) -> None:
+    def release(self, *, departed: bool = True) -> None:
+        """Let go of the lock. `departed`: the database says that we have left. Else the file stays, free, for others to
+        find us dead: without it they would have to wait for the end of our lease.
+        """
         if self._held is not None and self._path is not None:
-            _remove(self._path, self._held)
+            if departed:
+                _remove(self._path, self._held)
+            else:
+                self._held.close()
         self._held = self._path = None
 
 
