@@ -31,7 +31,7 @@ def run(
     wait: Annotated[
         str, typer.Option("--wait", metavar="TIME", help="With --until-empty: also do what comes due within this time.")
     ] = "0s",
-    once: Annotated[bool, typer.Option("--once", help="Look once, send what was found, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Send what is due now, and end.")] = False,
     processes: Annotated[
         int, typer.Option("--processes", min=1, max=64, metavar="N", help="This many runners, each in its own process.")
     ] = 1,

@@ -28,15 +28,19 @@ _OURS = frozenset({Stage.RENDER, Stage.POLICY})
 
 _LOGIN_CODES = frozenset({530, 534, 535, 538})
 _LOGIN_STATUS = frozenset({"5.7.30", "5.7.57", "5.7.139"})
+# We are not let in, whoever the mail is from or for. Postfix says so at RCPT: it delays its refusals until then.
+_NOT_ADMITTED = re.compile(
+    r"relay(ing)? (access )?(is )?(denied|not (permitted|allowed))|unable to relay|not permitted to relay"
+    r"|client (host|was)\b.*\b(blocked|rejected|not authenticated)|authentication (is )?required",
+    re.I,
+)
 _THROTTLED_CODES = frozenset({432})
 _THROTTLED_STATUS = frozenset({"4.7.12", "4.7.66", "5.4.5"})
-_THROTTLED = re.compile(
-    r"throttl|daily (user )?sending (limit|quota)|too many login|rate limit|sending limit|quota exceeded", re.I
-)
+_THROTTLED = re.compile(r"throttl|daily (user )?sending (limit|quota)|too many login|rate limit|sending limit", re.I)
 _SENDER_STATUS = frozenset({"5.1.8", "5.7.60"})
+_NOT_OURS = re.compile(r"sender address rejected: not (owned|logged)|not owned by user", re.I)
 _SENDER = re.compile(
-    r"sendasdenied|send as|sender address rejected: not (owned|logged)|not owned by user"
-    r"|email address is not verified|sender (address )?(is )?not (allowed|authori[sz]ed|permitted)",
+    r"sendasdenied|send as|email address is not verified|sender (address )?(is )?not (allowed|authori[sz]ed|permitted)",
     re.I,
 )
 _PROTOCOL_CODES = frozenset({500, 502, 503, 504})
@@ -71,14 +75,9 @@ def _silence(stage: Stage, *, dotted: bool) -> Outcome:
 
 def _transaction(stage: Stage, reply: Reply, *, dotted: bool) -> Outcome:
     """The answer to MAIL, RCPT, DATA, the body or the dot."""
-    if reply.code == 421:
-        return Outcome(Verdict.DEFER, Scope.RELAY)
-    if reply.code in _LOGIN_CODES or reply.status in _LOGIN_STATUS:
-        return Outcome(Verdict.BOUNCE, Scope.ACCOUNT)
-    if _is_throttled(reply):
-        return Outcome(Verdict.DEFER, Scope.ACCOUNT)
-    if reply.permanent and _is_sender(stage, reply):
-        return Outcome(Verdict.BOUNCE, Scope.SENDER)
+    beyond = _beyond_the_message(stage, reply)
+    if beyond is not None:
+        return beyond
     if stage is Stage.RCPT:
         return Outcome(_verdict(reply), Scope.RECIPIENT)
     if stage is Stage.MAIL and reply.code == 452:
@@ -91,17 +90,40 @@ def _transaction(stage: Stage, reply: Reply, *, dotted: bool) -> Outcome:
     return Outcome(_verdict(reply), Scope.MESSAGE)
 
 
-def _is_throttled(reply: Reply) -> bool:
-    if reply.positive or reply.intermediate:
-        return False
-    return reply.code in _THROTTLED_CODES or reply.status in _THROTTLED_STATUS or bool(_THROTTLED.search(reply.text))
+def _beyond_the_message(stage: Stage, reply: Reply) -> Outcome | None:
+    """The fault of the relay, the account or the sender, where the answer says so."""
+    if reply.code == 421:
+        return Outcome(Verdict.DEFER, Scope.RELAY)
+    if reply.positive or reply.intermediate or (stage is Stage.RCPT and _is_about_the_mailbox(reply)):
+        return None
+    if reply.code in _LOGIN_CODES or reply.status in _LOGIN_STATUS:
+        return Outcome(Verdict.BOUNCE, Scope.ACCOUNT)
+    if reply.permanent and _NOT_ADMITTED.search(reply.text):
+        return Outcome(Verdict.BOUNCE, Scope.ACCOUNT)
+    if reply.code in _THROTTLED_CODES or reply.status in _THROTTLED_STATUS or _THROTTLED.search(reply.text):
+        return Outcome(Verdict.DEFER, Scope.ACCOUNT)
+    if reply.permanent and _is_sender(stage, reply):
+        return Outcome(Verdict.BOUNCE, Scope.SENDER)
+    return None
+
+
+def _is_about_the_mailbox(reply: Reply) -> bool:
+    """X.1.x (addressing) and X.2.x (mailbox) are said of the recipient, whatever words come with them (RFC 3463 §3.2,
+    §3.3); but for 5.1.7 and 5.1.8, which are said of the sender.
+    """
+    subject = reply.status[1:4]
+    return subject in (".1.", ".2.") and reply.status not in ("5.1.7", "5.1.8")
 
 
 def _is_sender(stage: Stage, reply: Reply) -> bool:
-    if reply.status in _SENDER_STATUS or _SENDER.search(reply.text):
+    if reply.status in _SENDER_STATUS or _NOT_OURS.search(reply.text):
         return True
+    # At RCPT "sender not authorized" may be said of this one recipient: a closed list, a mailbox with a filter.
+    if stage is Stage.RCPT:
+        return False
     # At MAIL only the sender has been named, so 553 and "delivery not authorized" can be about nothing else.
-    return stage is Stage.MAIL and (reply.code == 553 or (reply.code == 550 and reply.status == "5.7.1"))
+    plain = stage is Stage.MAIL and (reply.code == 553 or (reply.code == 550 and reply.status == "5.7.1"))
+    return plain or bool(_SENDER.search(reply.text))
 
 
 def _verdict(reply: Reply) -> Verdict:

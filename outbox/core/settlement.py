@@ -316,6 +316,17 @@ def expire(claim: Claim) -> Settlement:
     )
 
 
+def nothing_left(claim: Claim, *, bounced: bool) -> Settlement:
+    """Earlier attempts, one of them late, have settled every recipient: the message is what they made of it."""
+    return Settlement(
+        message_id=claim.message_id,
+        claim_no=claim.claim_no,
+        state=State.FAILED if bounced else State.SENT,
+        result=Result.RELINQUISHED,
+        failures=claim.failures,
+    )
+
+
 def relinquish(claim: Claim) -> Settlement:
     """Give the message back untried: still due, nothing counted."""
     return Settlement(

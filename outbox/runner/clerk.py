@@ -18,9 +18,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -28,6 +26,8 @@ from typing import Any, TypeVar
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError
+from outbox.runner.budget import ByteBudget
+from outbox.runner.request import WRITES, Answer, Kind, Request, read_content, resolve, set_answer
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
 log = logging.getLogger("outbox.clerk")
@@ -43,6 +43,9 @@ LOOK_EVERY = 0.02
 COURTESY = 0.001
 """Seconds that the lock is left free after a COMMIT while others write."""
 
+RETRY_REFUSED = 5.0
+"""Seconds until a result that the database refused is tried again."""
+
 OTHERS_ACTIVE = 1.0
 """For how many seconds after the last sign of another writer we are courteous."""
 
@@ -53,28 +56,6 @@ DISTURBED = 10.0
 """For how many seconds after a broken connection we look for claims that we know nothing of."""
 
 
-class Kind(IntEnum):
-    """The order within a group."""
-
-    MARK = 0
-    SETTLE = 1
-    CLAIM = 2
-    UPKEEP = 3
-    READ = 4
-
-
-@dataclass(slots=True)
-class _Request:
-    kind: Kind
-    payload: Any
-    future: asyncio.Future[Any]
-
-
-WRITES = (Kind.MARK, Kind.SETTLE, Kind.CLAIM, Kind.UPKEEP)
-
-Outcome = tuple[_Request, Any, BaseException | None]
-
-
 class Clerk:
     """See above. Made and asked on the event loop's thread; everything that touches `store` runs in the clerk's."""
 
@@ -82,12 +63,15 @@ class Clerk:
         self._store = store
         self._clock = clock
         self._on_change = on_change
-        self._queues: dict[Kind, deque[_Request]] = {kind: deque() for kind in Kind}
-        self._contents: deque[_Request] = deque()
-        self._room = byte_budget
+        self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
+        self._contents: deque[Request] = deque()
+        self._budget = ByteBudget(byte_budget)
+        self._refused: list[Request] = []
+        self._retry_at = 0.0
         self._arrived = threading.Condition()
         self._stopping = False
         self._abandoned = False
+        self._ended = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="outbox-clerk", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -111,6 +95,11 @@ class Clerk:
     def disturbed(self) -> bool:
         """Whether a connection broke lately: then there may be claims of ours whose COMMIT was not acknowledged."""
         return self._clock.monotonic() - self._broken_at < DISTURBED
+
+    @property
+    def absent_for(self) -> float:
+        """See `Store.absent_for`."""
+        return self._store.absent_for
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
@@ -136,27 +125,33 @@ class Clerk:
         """Statements that only read, outside any transaction."""
         return self._ask(Kind.READ, verb)
 
-    def content(self, claim: Claim) -> asyncio.Future[Content]:
-        """What a claimed message says, as soon as the byte budget has room. Give the room back with `release`."""
-        request = _Request(Kind.READ, claim, self._loop.create_future())
-        with self._arrived:
-            self._contents.append(request)
-            self._arrived.notify()
+    def content(self, claim: Claim, account: str) -> asyncio.Future[Content]:
+        """What a claimed message says, as soon as the byte budget has room for one more of this account. Give the room
+        back with `release`.
+        """
+        request = Request(Kind.READ, (claim, account), self._loop.create_future())
+        self._enqueue(self._contents, request)
         return request.future
 
-    def release(self, size: int) -> None:
+    def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
         with self._arrived:
-            self._room += size
+            self._budget.give(account, size)
             if self._contents:
                 self._arrived.notify()
 
     def _ask(self, kind: Kind, payload: Any) -> asyncio.Future[Any]:
-        request = _Request(kind, payload, self._loop.create_future())
-        with self._arrived:
-            self._queues[kind].append(request)
-            self._arrived.notify()
+        request = Request(kind, payload, self._loop.create_future())
+        self._enqueue(self._queues[kind], request)
         return request.future
+
+    def _enqueue(self, queue: deque[Request], request: Request) -> None:
+        with self._arrived:
+            queue.append(request)
+            if self._ended and request.kind is not Kind.SETTLE:
+                request.future.set_exception(DatabaseError("the clerk has ended"))
+                queue.pop()
+            self._arrived.notify()
 
     # -- ending
 
@@ -179,7 +174,8 @@ class Clerk:
         await asyncio.wait({gone}, timeout=LAST_WORDS)
         for each in (gone, hurried):
             each.cancel()
-        return [each.payload for each in self._queues[Kind.SETTLE]]
+        with self._arrived:
+            return [each.payload for each in (*self._queues[Kind.SETTLE], *self._refused)]
 
     # -- the clerk's thread
 
@@ -203,7 +199,16 @@ class Clerk:
         except _AbandonedError:
             log.warning("the database did not answer in time; what was not written goes to the rescue file")
         finally:
+            self._dismiss()
             self._store.close()
+
+    def _dismiss(self) -> None:
+        """Nobody waits for us any more. Settlements stay where they are: they can still be rescued."""
+        with self._arrived:
+            self._ended = True
+            left = [*self._contents]
+            left += [each for kind, queue in self._queues.items() if kind is not Kind.SETTLE for each in queue]
+        self._deliver([(each, None, DatabaseError("the clerk has ended")) for each in left])
 
     def _finished(self) -> bool:
         with self._arrived:
@@ -214,15 +219,13 @@ class Clerk:
         """Wait for requests; then one transaction for the writes among them, then the reads."""
         with self._arrived:
             if not self._waiting():
-                self._arrived.wait(LOOK_EVERY if self._changes is not None else None)
-            if not self._waiting():
-                group, reads, idle = [], [], True
-            else:
-                group = [each for kind in WRITES for each in islice(self._queues[kind], GROUP)]
-                reads, idle = list(islice(self._queues[Kind.READ], GROUP)), False
-        if idle:
+                self._arrived.wait(self._patience())
+            self._try_refused_again()
+            waiting = self._waiting()
+            group = [each for kind in WRITES for each in islice(self._queues[kind], GROUP)]
+            reads = list(islice(self._queues[Kind.READ], GROUP))
+        if not waiting:
             self._look()
-            return
         if group:
             self._write(group)
         if reads:
@@ -231,13 +234,22 @@ class Clerk:
         self._read_contents()
 
     def _waiting(self) -> bool:
-        return any(self._queues.values()) or (bool(self._contents) and self._room > 0)
+        return any(self._queues.values()) or self._next_content() is not None
+
+    def _patience(self) -> float | None:
+        if self._changes is not None:
+            return LOOK_EVERY
+        return RETRY_REFUSED if self._refused else None
+
+    def _next_content(self) -> Request | None:
+        return next((each for each in self._contents if self._budget.admits(each.payload[1])), None)
 
     def _look(self) -> None:
         """Has somebody else committed? `data_version` says so for 3.5 µs and does not move on our own commits."""
         try:
             changes = self._store.changes()
-        except TransientError:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the next request meets it, and deals with it
+            log.debug("cannot look for changes: %s", error)
             return
         if changes != self._changes:
             self._changes = changes
@@ -246,51 +258,66 @@ class Clerk:
 
     # -- writing
 
-    def _write(self, group: list[_Request]) -> None:
+    def _write(self, group: list[Request]) -> None:
         """Serve a group in one transaction; on an error that does not pass, one by one. The requests leave the queue
         only when they have been answered, so that what is abandoned can still be rescued.
         """
         try:
-            outcomes = self._patiently(lambda: self._transact(group))
+            answers = self._patiently(lambda: self._transact(group))
         except _AbandonedError:
             raise
         except Exception as error:  # noqa: BLE001 -- anything a statement can raise; the culprit is found below
-            if len(group) == 1:
-                outcomes = [(group[0], None, error)]
-            else:
+            if len(group) > 1:
                 for request in group:
                     self._write([request])
                 return
+            if group[0].kind is Kind.SETTLE:
+                self._put_aside(group[0], error)
+                return
+            answers = [(group[0], None, error)]
         self._forget(group)
-        self._deliver(outcomes)
+        self._deliver(answers)
 
-    def _forget(self, answered: Sequence[_Request]) -> None:
+    def _put_aside(self, request: Request, error: Exception) -> None:
+        """A result that the database refuses is kept, and tried again; at the end it goes to the rescue file."""
+        log.error("id=%d: its result is refused, and kept: %s", request.payload.message_id, error)
+        with self._arrived:
+            self._queues[Kind.SETTLE].popleft()
+            self._refused.append(request)
+            self._retry_at = self._clock.monotonic() + RETRY_REFUSED
+
+    def _try_refused_again(self) -> None:
+        if self._refused and self._clock.monotonic() >= self._retry_at and not self._stopping:
+            self._queues[Kind.SETTLE].extend(self._refused)
+            self._refused.clear()
+
+    def _forget(self, answered: Sequence[Request]) -> None:
         """Only this thread removes, and always from the front, so what was answered is still there."""
         with self._arrived:
             for request in answered:
                 self._queues[request.kind].popleft()
 
-    def _transact(self, group: Sequence[_Request]) -> list[Outcome]:
+    def _transact(self, group: Sequence[Request]) -> list[Answer]:
         """One transaction. Members of one kind that have a batch verb go through it together."""
         self._be_courteous()
         store = self._store
         with store.transaction():
             now = store.now()
             self._offset = now - self._clock.now()
-            outcomes: list[Outcome] = []
+            answers: list[Answer] = []
             marks = [each for each in group if each.kind is Kind.MARK]
             if marks:
                 granted = store.mark([each.payload for each in marks], now)
-                outcomes += [(each, ok, None) for each, ok in zip(marks, granted, strict=True)]
+                answers += [(each, ok, None) for each, ok in zip(marks, granted, strict=True)]
             settlements = [each for each in group if each.kind is Kind.SETTLE]
             if settlements:
                 settled = store.settle([each.payload for each in settlements], now)
-                outcomes += [(each, word, None) for each, word in zip(settlements, settled, strict=True)]
+                answers += [(each, word, None) for each, word in zip(settlements, settled, strict=True)]
             verbs = [each for each in group if each.kind in (Kind.CLAIM, Kind.UPKEEP)]
             # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
-            outcomes += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
+            answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
         self._committed_at = self._clock.monotonic()
-        return outcomes
+        return answers
 
     def _be_courteous(self) -> None:
         changes = self._store.changes()
@@ -304,7 +331,7 @@ class Clerk:
 
     # -- reading
 
-    def _read(self, request: _Request, verb: Callable[[Store], Any]) -> Outcome:
+    def _read(self, request: Request, verb: Callable[[Store], Any]) -> Answer:
         try:
             with self._store.reading():
                 return (request, verb(self._store), None)
@@ -314,19 +341,30 @@ class Clerk:
             return (request, None, error)
 
     def _read_contents(self) -> None:
-        """Row by row within the byte budget: at most one message more than fits is in memory."""
-        outcomes: list[Outcome] = []
-        while len(outcomes) < GROUP:
+        """Row by row within the byte budget. A dot mark that has come meanwhile goes first."""
+        answers: list[Answer] = []
+        while len(answers) < GROUP:
             with self._arrived:
-                if not self._contents or self._room <= 0:
+                request = self._next_content()
+                if request is None or self._queues[Kind.MARK]:
                     break
-                request = self._contents.popleft()
-            outcome = self._patiently(partial(self._read, request, partial(_content, request.payload)))
-            if isinstance(outcome[1], Content):
+                self._contents.remove(request)
+            if request.future.cancelled():
+                continue
+            claim, account = request.payload
+            answer = self._patiently(partial(self._read, request, partial(read_content, claim)))
+            if isinstance(answer[1], Content):
                 with self._arrived:
-                    self._room -= outcome[1].size
-            outcomes.append(outcome)
-        self._deliver(outcomes)
+                    self._budget.take(account, answer[1].size)
+            answers.append(answer)
+        self._call(self._hand_over, answers)
+
+    def _hand_over(self, answers: Sequence[Answer]) -> None:
+        for request, content, error in answers:
+            if request.future.cancelled() and content is not None:
+                self.release(request.payload[1], content.size)
+            else:
+                set_answer(request.future, content, error)
 
     # -- patience
 
@@ -358,17 +396,17 @@ class Clerk:
         try:
             self._store.close()
             self._store.open()
-        except DatabaseError as error:
+        except Exception as error:  # whatever keeps us from connecting may pass
             raise TransientError(str(error), reconnect=True) from error
 
     # -- answering
 
-    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
-        if outcomes:
-            self._call(_resolve, outcomes)
+    def _deliver(self, answers: Sequence[Answer]) -> None:
+        if answers:
+            self._call(resolve, answers)
 
     def _answer(self, future: asyncio.Future[None], result: None, error: BaseException | None) -> None:
-        self._call(_set, future, result, error)
+        self._call(set_answer, future, result, error)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if not self._loop.is_closed():
@@ -377,21 +415,3 @@ class Clerk:
 
 class _AbandonedError(Exception):
     """The runner is ending and the database has not come back."""
-
-
-def _content(claim: Claim, store: Store) -> Content:
-    return store.content(claim)
-
-
-def _resolve(outcomes: Sequence[Outcome]) -> None:
-    for request, result, error in outcomes:
-        _set(request.future, result, error)
-
-
-def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # cancelled by whoever asked
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -11,20 +11,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import cast
 
-from outbox import log as lines
 from outbox.clock import Clock
-from outbox.core.account import Account, Registry, Route
-from outbox.core.address import parse_address
+from outbox.core.account import Account, Route
 from outbox.core.judge import classify, is_too_many
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
-from outbox.core.outcome import Envelope, Report, Scope, Stage, Verdict
-from outbox.core.render import Rendered, render
+from outbox.core.outcome import Envelope, Report, Stage
+from outbox.core.render import render
 from outbox.core.reply import Reply
 from outbox.core.settlement import (
     SETTLED_FATES,
@@ -38,54 +34,19 @@ from outbox.core.settlement import (
     decide,
     expire,
     fates_of,
+    nothing_left,
     refuse,
     relinquish,
 )
 from outbox.errors import InvalidMessage, VaultError
 from outbox.runner.clerk import Clerk
+from outbox.runner.journey import Journey, Letter, refuses_message, report, return_path_of, stops, unregistered
 from outbox.runner.registrar import Registrar
 from outbox.smtp.connection import Connection
 from outbox.smtp.pool import Pool
 from outbox.store import Content, Mark, Settled
 
 log = logging.getLogger("outbox.delivery")
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A message ready to be sent: whom it still has to reach, and the bytes."""
-
-    claim: Claim
-    account: Account
-    return_path: str
-    pending: tuple[Recipient, ...]
-    bounced_before: int
-    created_at: datetime
-    rendered: Rendered
-
-
-@dataclass(slots=True)
-class Journey:
-    """What an attempt has come to so far.
-
-    fates      of all its transactions; the first `committed` of them are in the database, by a dot mark
-    last       the report of the latest transaction, or of the failure to begin one
-    in_doubt   a dot mark is committed and the answer to its dot is not known yet
-    """
-
-    letter: Letter | None = None
-    fates: list[RecipientFate] = field(default_factory=list)
-    committed: int = 0
-    last: Report | None = None
-    dot_at: datetime | None = None
-    in_doubt: bool = False
-    connection: Connection | None = None
-
-    @property
-    def may_turn_back(self) -> bool:
-        """Nothing has come of it yet, and it is not past DATA."""
-        past_data = self.connection is not None and self.connection.session.stage in (Stage.BODY, Stage.DOT)
-        return not self.fates and not past_data
 
 
 class Delivery:
@@ -109,7 +70,7 @@ class Delivery:
         self._clock = clock
         self._chunk = recipients_per_transaction
         self._draining = draining
-        self._places: dict[tuple[str, int], asyncio.Semaphore] = {}
+        self._places: dict[str, tuple[int, asyncio.Semaphore]] = {}
         self._learnt: dict[str, int] = {}
         self._journeys: dict[asyncio.Task[None], Journey] = {}
 
@@ -119,26 +80,31 @@ class Delivery:
         Cancelled, it settles with what is known, and does not wait for the commit. In the middle of a dot nothing is
         known, and the claim is left to whoever takes it back, who will call it a doubt.
         """
-        journey = Journey()
+        journey = Journey(self._clock.monotonic())
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._journeys[task] = journey
         try:
             settlement = await self._attempt(claim, journey)
         except asyncio.CancelledError:
-            if not journey.in_doubt:
+            if not journey.in_doubt and not journey.settled:
                 self._clerk.settle(self._conclude(claim, journey))
             raise
-        except Exception as error:  # a mistake of ours must not lose the message: it is tried again, and counted
+        except Exception as error:  # a mistake of ours must not lose what is known, nor the message
             log.exception("id=%d: internal error", claim.message_id)
-            settlement = self._internal_error(claim, error)
+            settlement = self._after_error(claim, journey, error)
         finally:
             del self._journeys[task]
-        if settlement.pause is not None:
-            # First the pause, then the settlement: or the message could be claimed again in between.
-            await self._registrar.pause(settlement)
+        if not journey.settled:
+            await self._settle(settlement, journey)
+        report(log, claim, journey, self._clerk.now())
+        if journey.letter is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates):
+            await self._registrar.relay_answered(journey.letter.account)
+
+    async def _settle(self, settlement: Settlement, journey: Journey) -> None:
         if await self._clerk.settle(settlement) is Settled.LATE:
-            note = "id=%d: claim %d had been lost; its result (%s) is kept beside the attempt"
-            log.warning(note, claim.message_id, claim.claim_no, settlement.result)
+            note = "id=%d: claim %d had been lost; what is true of its result (%s) all the same is kept"
+            log.warning(note, settlement.message_id, settlement.claim_no, settlement.result)
+        journey.settled = True
 
     def turn_back(self) -> int:
         """Let everything that is not past DATA be given back untried. How many go on to their end."""
@@ -148,31 +114,44 @@ class Delivery:
         return len(self._journeys) - len(turning)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
-        content = await self._clerk.content(claim)
-        try:
-            step = self._prepare(claim, content, self._registrar.registry)
-            if isinstance(step, Settlement):
-                return step
-            journey.letter = step
-            async with self._place(step.account):
-                if not self._draining() and not self._is_blocked(claim):
-                    await self._converse(step, journey)
-                settlement = self._conclude(claim, journey)
+        if claim.expires_at is not None and claim.expires_at <= self._clerk.now():
+            return expire(claim)
+        route = await self._route(claim.sender, journey)
+        if route is None:
+            return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
+        account = route.account
+        async with self._place(account):
+            if self._draining() or self._is_blocked(claim):
+                return relinquish(claim)
+            content = await self._clerk.content(claim, account.name)
+            try:
+                settlement = await self._send(claim, content, route, journey)
                 if settlement.pause is not None:
                     # Before the place is free, or the next message would run into the same fault: with a password
                     # that has become wrong, one more refused login, and accounts are locked for these.
-                    await self._registrar.pause(settlement)
-                    settlement = replace(settlement, pause=None)
-            if any(each.fate is Fate.ACCEPTED for each in journey.fates):
-                await self._registrar.relay_answered(step.account)
-            return settlement
-        finally:
-            self._clerk.release(content.size)
+                    log.warning("%s is at fault: %s", settlement.pause.scope, settlement.pause.reason)
+                    await self._settle(settlement, journey)
+                    await self._registrar.refresh(force=True)
+                return settlement
+            finally:
+                self._clerk.release(account.name, content.size)
+
+    async def _route(self, sender: str, journey: Journey) -> Route | None:
+        """Nobody is called unregistered by a registry that is older than the attempt."""
+        route = self._registrar.registry.resolve(sender)
+        return route or (await self._registrar.newer_than(journey.began)).resolve(sender)
 
     def _is_blocked(self, claim: Claim) -> bool:
         """Whether its account or sender was paused while it waited for a place."""
         route = self._registrar.registry.resolve(claim.sender)
         return route is None or bool(route.blocked(self._clerk.now()))
+
+    def _after_error(self, claim: Claim, journey: Journey, error: Exception) -> Settlement:
+        """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""
+        if journey.in_doubt:
+            fault = f"internal error: {type(error).__name__}"
+            self._note(journey, Trial(journey.chunk, Report(Stage.DOT, fault=fault, dotted=True)))
+        return self._conclude(claim, journey) if journey.fates else self._internal_error(claim, error)
 
     def _internal_error(self, claim: Claim, error: Exception) -> Settlement:
         reply = Reply(451, "4.3.0", f"internal error: {type(error).__name__}")
@@ -182,28 +161,31 @@ class Delivery:
 
     # -- preparing
 
-    def _prepare(self, claim: Claim, content: Content, registry: Registry) -> Letter | Settlement:
-        now = self._clerk.now()
-        if claim.expires_at is not None and claim.expires_at <= now:
-            return expire(claim)
-        route = registry.resolve(claim.sender)
-        if route is None:
-            return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
-        if self._draining() or route.blocked(now):
-            return relinquish(claim)
+    async def _send(self, claim: Claim, content: Content, route: Route, journey: Journey) -> Settlement:
         if isinstance(content.message, InvalidMessage):
             return refuse(claim, Stage.RENDER, content.message.status, content.message.reason)
         try:
-            return self._compose(claim, content.message, content.fates, route, registry)
+            stranger = await self._stranger(content.message, route, journey)
+            if stranger:
+                return refuse(claim, Stage.POLICY, "5.7.1", unregistered(stranger, route.account.name))
+            letter = self._compose(claim, content.message, content.fates, route)
         except InvalidMessage as invalid:
             return refuse(claim, Stage.RENDER, invalid.status, invalid.reason)
+        if not letter.pending:
+            return nothing_left(claim, bounced=letter.bounced_before > 0)
+        journey.letter = letter
+        await self._converse(letter, journey)
+        return self._conclude(claim, journey)
 
-    def _compose(
-        self, claim: Claim, message: Message, fates: dict[int, Fate], route: Route, registry: Registry
-    ) -> Letter | Settlement:
-        for address in senders_of(message):
-            if not registry.allows(route.account.name, address):
-                return refuse(claim, Stage.POLICY, "5.7.1", unregistered(address, route.account.name))
+    async def _stranger(self, message: Message, route: Route, journey: Journey) -> str:
+        """An address in it that is not registered to the account of its sender; empty when all are."""
+        addresses = senders_of(message)
+        registry = self._registrar.registry
+        if not all(registry.allows(route.account.name, each) for each in addresses):
+            registry = await self._registrar.newer_than(journey.began)
+        return next((each for each in addresses if not registry.allows(route.account.name, each)), "")
+
+    def _compose(self, claim: Claim, message: Message, fates: dict[int, Fate], route: Route) -> Letter:
         if not message.sender_name and route.sender.display_name:
             message = replace(message, sender_name=route.sender.display_name)
         pending = tuple(
@@ -220,7 +202,6 @@ class Delivery:
         letter = journey.letter
         if letter is None or not journey.fates:
             return relinquish(claim)
-        self._report(letter, journey)
         untried = len(letter.pending) - len(journey.fates)
         attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before)
         settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter())
@@ -240,9 +221,11 @@ class Delivery:
 
     def _place(self, account: Account) -> asyncio.Semaphore:
         """A place among the account's connections. Its limit may change while the runner runs."""
-        return self._places.setdefault(
-            (account.name, account.max_connections), asyncio.Semaphore(account.max_connections)
-        )
+        limit, place = self._places.get(account.name, (0, None))
+        if place is None or limit != account.max_connections:
+            place = asyncio.Semaphore(account.max_connections)
+            self._places[account.name] = account.max_connections, place
+        return place
 
     async def _converse(self, letter: Letter, journey: Journey) -> None:
         """One transaction a chunk of recipients, until all were reached or something stops us. A claim that proves to
@@ -254,7 +237,7 @@ class Delivery:
             while waiting and not (journey.fates and self._draining()):
                 if connection is None or not connection.usable:
                     if connection is not None:
-                        await self._pool.give(self._key(letter.account), connection)
+                        await self._give(connection, letter)
                         connection = None
                     opened = await self._connect(letter)
                     if isinstance(opened, Report):
@@ -275,22 +258,26 @@ class Delivery:
                     return
         finally:
             if connection is not None:
-                await self._pool.give(self._key(letter.account), connection)
+                await self._give(connection, letter)
 
     async def _connect(self, letter: Letter) -> Connection | Report:
+        """A connection of the account's own. It is used again only by the account, and with the relay, login and
+        password, that it was opened with.
+        """
         try:
             relay = self._registrar.relay(letter.account)
         except VaultError as error:
             return Report(Stage.LOCAL, Reply(554, "5.7.8", str(error)))
-        return await self._pool.take(self._key(letter.account), relay)
+        return await self._pool.take((letter.account.name, relay), relay)
 
-    def _key(self, account: Account) -> tuple[str, int, str, int, str]:
-        """A connection is used again only by the account, with the password and relay, that it was opened with."""
-        return account.name, account.credential_version, account.relay_host, account.relay_port, account.tls
+    async def _give(self, connection: Connection, letter: Letter) -> None:
+        await self._pool.give((letter.account.name, connection.relay), connection)
 
     async def _transact(
         self, connection: Connection, letter: Letter, chunk: tuple[Recipient, ...], journey: Journey
     ) -> Report:
+        journey.chunk = chunk
+
         async def mark() -> bool:
             through = None if len(chunk) == len(letter.pending) else chunk[-1].position
             fates = tuple(journey.fates[journey.committed :])
@@ -331,67 +318,6 @@ class Delivery:
             accepted += answer is not None and answer.positive
             kept.append((recipient, answer))
         if again:
-            self._learnt[account.name] = max(1, accepted)
+            self._learnt[account.name] = max(1, min(accepted, self._learnt.get(account.name, accepted)))
         report = replace(trial.report, recipients=tuple(answer for _, answer in kept))
         return Trial(tuple(recipient for recipient, _ in kept), report), again + waiting
-
-    # -- reporting
-
-    def _report(self, letter: Letter, journey: Journey) -> None:
-        if not log.isEnabledFor(logging.INFO):
-            return
-        delay = self._clerk.now() - letter.created_at
-        relay = journey.last.relay if journey.last else ""
-        for each in journey.fates:
-            log.info(
-                "%s",
-                lines.delivery_line(
-                    message_id=letter.claim.message_id,
-                    to=each.recipient.address,
-                    relay=relay,
-                    delay=delay,
-                    dsn=each.reply.status if each.reply else "",
-                    status=_STATUS[each.fate],
-                    reply=str(each.reply or ""),
-                ),
-            )
-
-
-_STATUS = {
-    Fate.ACCEPTED: lines.Status.SENT,
-    Fate.DEFERRED: lines.Status.DEFERRED,
-    Fate.BOUNCED: lines.Status.BOUNCED,
-    Fate.DOUBT: lines.Status.DOUBT,
-}
-
-
-def stops(report: Report) -> bool:
-    """Whether the recipients after this transaction are better left alone in this attempt."""
-    outcome = classify(report.stage, report.reply, dotted=report.dotted)
-    if outcome.scope is Scope.RECIPIENT:
-        return False  # every recipient was refused, each for itself: the next ones may be welcome
-    return outcome.verdict is not Verdict.ACCEPT
-
-
-def refuses_message(report: Report) -> bool:
-    """The relay refused the content, or the sender for this message: what it says holds for all its recipients."""
-    outcome = classify(report.stage, report.reply, dotted=report.dotted)
-    return outcome.verdict is Verdict.BOUNCE and outcome.scope is Scope.MESSAGE
-
-
-def return_path_of(message: Message, route: Route) -> str:
-    """Where bounces go: the message's own, else the sender's, else the sender. ``<>`` is the null return path."""
-    path = message.return_path.strip() or route.sender.return_path or message.sender
-    return "" if path == "<>" else parse_address(path).wire
-
-
-def unregistered(address: str, account: str = "") -> str:
-    """The refusal that keeps this from being an open relay, with the command that lifts it."""
-    address = address.encode("utf-8", "backslashreplace").decode()  # it may hold bytes that are not UTF-8
-    pasted = shlex.quote(address)  # somebody will, and the address is a stranger's
-    if not account:
-        return f"sender not registered: {address}; `outbox sender add {pasted} --account NAME`, then retry"
-    return (
-        f"sender not registered: {address} may not send through account {account};"
-        f" `outbox sender add {pasted} --account {account}`, then retry"
-    )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 
 from outbox.clock import Clock
 from outbox.core.account import Account, Registry
-from outbox.core.outcome import Scope
 from outbox.core.secret import Secret
-from outbox.core.settlement import Settlement
 from outbox.errors import VaultError
 from outbox.runner.clerk import Clerk
 from outbox.smtp.connection import Relay
-from outbox.store import Store, accounts, senders
+from outbox.store import Store, accounts
 from outbox.store.journal import Act
 from outbox.vault import Vault
 
@@ -24,7 +24,7 @@ FRESH = 1.0
 
 
 class Registrar:
-    """Resolves senders to accounts, opens their secrets, and writes down the faults that reach beyond one message."""
+    """Resolves senders to accounts, and opens their secrets."""
 
     def __init__(self, clerk: Clerk, clock: Clock, open_vault: Callable[[], Vault], *, helo: str, who: str) -> None:
         self.registry = Registry()
@@ -40,8 +40,9 @@ class Registrar:
     async def refresh(self, *, force: bool = False) -> Registry:
         """The snapshot, no older than FRESH seconds."""
         if force or self._clock.monotonic() - self._taken_at > FRESH:
+            asked_at = self._clock.monotonic()
             self.registry = await self._clerk.read(lambda store: accounts.registry(store.db))
-            self._taken_at = self._clock.monotonic()
+            self._taken_at = asked_at
         return self.registry
 
     def relay(self, account: Account) -> Relay:
@@ -87,32 +88,22 @@ class Registrar:
             self._vault = self._open_vault()
         return self._vault
 
-    async def pause(self, settlement: Settlement) -> None:
-        """Write down that the account, the sender or the relay is at fault, for every runner and reader to see."""
-        await self._clerk.upkeep(lambda store, now: self._write_pause(store, settlement, Act(self._who, now)))
-        await self.refresh(force=True)
-
-    def _write_pause(self, store: Store, settlement: Settlement, act: Act) -> None:
-        pause = settlement.pause
-        account = self.registry.accounts.get(settlement.account)
-        if pause is None or account is None:
-            return
-        used = settlement.credential_version
-        whom = {Scope.RELAY: f"relay {account.relay}", Scope.SENDER: f"sender {settlement.sender}"}
-        log.warning("%s is at fault: %s", whom.get(pause.scope, f"account {account.name}"), pause.reason)
-        if pause.scope is Scope.RELAY:
-            accounts.trip_relay(store.db, account.relay_host, account.relay_port, pause.reason, act)
-        elif pause.scope is Scope.ACCOUNT:
-            accounts.pause_account(store.db, account.name, pause.reason, pause.until, act, used=used)
-        elif pause.scope is Scope.SENDER:
-            senders.pause_sender(store.db, settlement.sender, pause.reason, pause.until, act, used=used)
+    async def newer_than(self, moment: float) -> Registry:
+        """The snapshot, taken anew if it is older than `moment` (monotonic)."""
+        return await self.refresh(force=self._taken_at <= moment)
 
     async def relay_answered(self, account: Account) -> None:
-        """A mail was accepted: the breaker, if it had counted anything, starts again from zero."""
-        if account.breaker_failures:
-            await self._clerk.upkeep(
-                lambda store, now: accounts.relay_recovered(
-                    store.db, account.relay_host, account.relay_port, Act(self._who, now)
-                )
-            )
+        """A mail was accepted: the breaker, if it had counted anything, starts again from zero. Never raises: the mail
+        is settled, and nothing may undo that.
+        """
+        if not account.breaker_failures:
+            return
+        try:
+            await self._clerk.upkeep(partial(_recover, account, self._who))
             await self.refresh(force=True)
+        except Exception:  # the next mail will do it
+            log.exception("account %s: the breaker of its relay could not be reset", account.name)
+
+
+def _recover(account: Account, who: str, store: Store, now: datetime) -> None:
+    accounts.relay_recovered(store.db, account.relay_host, account.relay_port, Act(who, now))

@@ -31,6 +31,7 @@ def save(path: Path, settlements: Sequence[Settlement]) -> None:
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write("\n")  # the last line of an earlier runner may be torn
         for each in settlements:
             file.write(json.dumps(_to_json(each), ensure_ascii=True) + "\n")
         file.flush()
@@ -38,23 +39,35 @@ def save(path: Path, settlements: Sequence[Settlement]) -> None:
     log.warning("%d results could not be written to the database; they wait in %s", len(settlements), path)
 
 
-def load(path: Path) -> list[Settlement]:
-    """What a runner before us has left there. A torn last line, of a crash in the middle of it, is passed over."""
+def take(path: Path, name: str) -> list[Settlement]:
+    """What runners before us have left there; the file is then ours alone, as ``path.name``, until `discard`.
+
+    A line that cannot be read, torn by a crash or written by a newer version, is kept in ``path.bad``.
+    """
+    mine = _mine(path, name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        path.rename(mine)
     except FileNotFoundError:
         return []
     settlements = []
-    for line in lines:
+    for line in filter(None, mine.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             settlements.append(_from_json(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("a line of %s cannot be read: %s", path, error)
+            bad = path.with_name(path.name + ".bad")
+            log.warning("a line of %s cannot be read, and is kept in %s: %s", path, bad, error)
+            with bad.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
     return settlements
 
 
-def discard(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def discard(path: Path, name: str) -> None:
+    """What `take` gave us is in the database now."""
+    _mine(path, name).unlink(missing_ok=True)
+
+
+def _mine(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.name}.{name}")
 
 
 def _to_json(settlement: Settlement) -> dict[str, Any]:

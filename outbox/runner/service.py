@@ -133,12 +133,10 @@ class Service:
         config, clock = self._config, self._clock
         loop = asyncio.get_running_loop()
         announced = dialect_of(config.database) == "postgres"
-        self._clerk = Clerk(
-            open_store(config.database, clock), clock, byte_budget=config.run.byte_budget, on_change=self._ring
-        )
-        self._registrar = Registrar(
-            self._clerk, clock, self._open_vault, helo=config.helo, who=f"runner {self._identity.id[:8]}"
-        )
+        store = open_store(config.database, clock)
+        store.who = f"runner {self._identity.id[:8]}"
+        self._clerk = Clerk(store, clock, byte_budget=config.run.byte_budget, on_change=self._ring)
+        self._registrar = Registrar(self._clerk, clock, self._open_vault, helo=config.helo, who=store.who)
         self._pool = Pool(self._deadlines)
         policy = config.retry.policy()
         self._delivery = Delivery(
@@ -210,13 +208,15 @@ class Service:
             self.stop()
 
     async def _replay(self) -> None:
-        """Write down what an earlier runner could not."""
-        settlements = rescue.load(self._rescue_file)
+        """Write down what an earlier runner could not. What the database still refuses, the clerk keeps."""
+        name = self._identity.id[:8]
+        settlements = rescue.take(self._rescue_file, name)
         for each in settlements:
-            await self._clerk.settle(each)
+            self._clerk.settle(each)
+        await self._clerk.upkeep(lambda store, now: None)  # behind them in the same queue
         if settlements:
             log.info("%d results of an earlier run were written from %s", len(settlements), self._rescue_file)
-            rescue.discard(self._rescue_file)
+        rescue.discard(self._rescue_file, name)
 
     async def _open_secrets(self) -> None:
         """Without any key, accounts with a password cannot work: better said now than by pausing one after another."""
@@ -228,8 +228,7 @@ class Service:
 
     async def _work(self, errand: Errand) -> None:
         if errand.once:
-            await self._dispatch.round()
-            await self._dispatch.drain(None)
+            await self._once()
             return
         self._dispatching = asyncio.create_task(self._keep_dispatching())
         if errand.until_empty:
@@ -255,6 +254,15 @@ class Service:
                 log.exception("dispatch failed; trying again in a second")
                 await asyncio.sleep(1)
             else:
+                return
+
+    async def _once(self) -> None:
+        """Send what is due now."""
+        while True:
+            before = self._dispatch.claimed
+            await self._dispatch.round()
+            await self._dispatch.drain(None)
+            if self._dispatch.claimed == before:
                 return
 
     async def _until_empty(self, wait: timedelta) -> None:
@@ -286,9 +294,9 @@ class Service:
 
     async def _end(self) -> None:
         self._stop.set()
-        self._schedule.stop()
         self._dispatch.stop()
-        left = await self._drain()
+        left = await self._drain()  # the lease is renewed meanwhile
+        self._schedule.stop()
         if left:
             log.warning("%d deliveries did not end within the grace period and are cut off", left)
         await self._dispatch.abandon()

@@ -27,8 +27,8 @@ LONGEST_DELAY = 60.0
 STEADY = 60.0
 """A process that lived so long starts anew without counting its earlier crashes."""
 
-FINAL_EXITS = frozenset({0, 2, 3, 4, 5})
-"""Done, or something that starting again will not change: usage, configuration, database, key."""
+FINAL_EXITS = frozenset({0, 2, 3, 5})
+"""Done, or something that starting again will not change: usage, configuration, key. A database comes back."""
 
 LOOK_EVERY = 0.1
 

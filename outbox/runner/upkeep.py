@@ -51,6 +51,8 @@ class Upkeep:
         self._on_reclaimed = on_reclaimed
         self._new_id = new_id
         self._strays: set[tuple[int, int]] = set()
+        self._absent_since: dict[str, float] = {}
+        self._leases_count_from = 0.0
         self._renewing = asyncio.Lock()
 
     async def arrive(self) -> None:
@@ -72,7 +74,7 @@ class Upkeep:
                 await self._find_strays()
                 return
             log.warning("runner %s has been declared dead (was it stopped for long?); going on under a new id", me.id)
-            self._presence.release()
+            await asyncio.to_thread(self._presence.release)
             new = self._new_id()
             await self._arrive_as(new)
             me.id = new  # only now: what is claimed for a runner that is not registered nobody could take back
@@ -82,14 +84,34 @@ class Upkeep:
         """Declare dead who is dead, and take back what they were sending."""
         if self._clerk.disturbed:
             await self._find_strays()  # at once, and not only with the next renewals
-        if not await self._clerk.read(partial(_anybody_else, self._me.id)):
+        leases, absent, orphaned = await self._clerk.read(partial(_look, self._me.id))
+        gone, overdue = self._certain(absent), self._overdue(leases)
+        if gone or overdue:
+            await self._clerk.upkeep(partial(_bury, gone, overdue))
+            self._presence.sweep(gone)
+            log.warning("runner %s is dead; taking back what it was sending", ", ".join(sorted(gone | overdue)))
+        elif not orphaned:
             return
-        dead = await self._clerk.upkeep(partial(_bury, self._me.id))
-        if dead:
-            log.warning("runner %s is dead; taking back what it was sending", ", ".join(dead))
         while reclaimed := await self._clerk.upkeep(lambda store, now: store.reclaim(self._max_doubts, now)):
             _report(reclaimed)
             self._on_reclaimed()
+
+    def _certain(self, absent: set[str]) -> set[str]:
+        """Those of the absent who have been so for long enough to be dead."""
+        now = asyncio.get_running_loop().time()
+        self._absent_since = {runner: self._absent_since.get(runner, now) for runner in absent}
+        return {runner for runner, since in self._absent_since.items() if now - since >= self._clerk.absent_for}
+
+    def _overdue(self, leases: dict[str, datetime]) -> set[str]:
+        """The others whose lease has run out. When our own has, too, the clock jumped or the database was locked for
+        longer than a lease: then leases prove nothing, until everybody has had the time to renew.
+        """
+        now, moment = asyncio.get_running_loop().time(), self._clerk.now()
+        if leases.pop(self._me.id, moment) < moment:
+            self._leases_count_from = now + self._me.lease.total_seconds()
+        if now < self._leases_count_from:
+            return set()
+        return {runner for runner, until in leases.items() if until < moment}
 
     async def expire(self) -> None:
         """End what waits past its `expires_at`."""
@@ -116,7 +138,7 @@ class Upkeep:
         self._strays = strays
 
     async def _arrive_as(self, runner: str) -> None:
-        self._presence.take(runner)
+        await asyncio.to_thread(self._presence.take, runner)
         await self._clerk.upkeep(partial(self._register, runner))
 
     def _register(self, runner: str, store: Store, now: datetime) -> None:
@@ -125,17 +147,19 @@ class Upkeep:
         runners.register(store, runner, host=host, pid=pid, version=me.version, now=now, lease=me.lease)
 
 
-def _anybody_else(me: str, store: Store) -> bool:
-    """The read probe: are there other runners, or messages of dead ones?"""
-    return bool(runners.others(store, me)) or runners.dead_holding(store)
+def _look(me: str, store: Store) -> tuple[dict[str, datetime], set[str], bool]:
+    """The leases of the living, who of them is absent, and whether the dead still hold messages. Only reads: a write
+    would take SQLite's lock every second, in every idle runner.
+    """
+    leases = runners.leases(store)
+    return leases, set(store.absent([each for each in leases if each != me])), runners.dead_holding(store)
 
 
-def _bury(me: str, store: Store, now: datetime) -> list[str]:
-    dead = set(runners.overdue(store, me, now))
-    dead.update(store.absent([each for each in runners.others(store, me) if each not in dead]))
-    if dead:
-        runners.bury(store, sorted(dead), now)
-    return sorted(dead)
+def _bury(gone: set[str], overdue: set[str], store: Store, now: datetime) -> None:
+    if gone:
+        runners.bury(store, gone, now)
+    if overdue:
+        runners.bury_overdue(store, overdue, now)
 
 
 def _take_back(message_id: int, claim_no: int, max_doubts: int, store: Store, now: datetime) -> list[Reclaimed]:

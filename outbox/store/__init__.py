@@ -10,7 +10,7 @@ Only the clerk writes. A verb takes and returns records; it opens no transaction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -124,6 +124,8 @@ class Store(Protocol):
     """
 
     db: peewee.Database
+    who: str
+    """Who the journal says has paused an account."""
 
     def open(self) -> None:
         """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be."""
@@ -146,8 +148,8 @@ class Store(Protocol):
     def lanes(self, after: str, limit: int) -> list[Lane]:
         """The next lanes of senders beyond `after`, by sender and priority. Costs a seek a lane, whatever they hold."""
 
-    def suspects(self, now: datetime) -> list[Claim]:
-        """Due messages whose last attempt ended with the death of its runner; at most a few."""
+    def suspects(self, after: int, now: datetime) -> list[Claim]:
+        """Due messages with an id beyond `after` whose last attempt ended with their runner's death; a few, by id."""
 
     def content(self, claim: Claim) -> Content: ...
 
@@ -187,7 +189,10 @@ class Store(Protocol):
     def expire(self, now: datetime) -> int: ...
 
     def absent(self, runners: Sequence[str]) -> list[str]:
-        """Which of these runners are certainly dead, by the lock that each holds while it lives."""
+        """Which of these runners do not hold the lock that each holds while it lives."""
+
+    absent_for: float
+    """For how many seconds a runner must be seen absent to be certainly dead: a connection that breaks comes back."""
 
 
 class Presence(Protocol):
@@ -197,6 +202,9 @@ class Presence(Protocol):
 
     def release(self, *, departed: bool = True) -> None:
         """Let go of it. `departed`: the database says that we have left."""
+
+    def sweep(self, dead: Iterable[str]) -> None:
+        """Clear away what runners that were declared dead have left."""
 
 
 def open_store(url: str, clock: Clock) -> Store:

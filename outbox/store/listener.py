@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,10 @@ _PASSING = (
     errors.OutOfMemory,
     errors.ReadOnlySqlTransaction,
 )
+
+
+RECONNECT_EVERY = 0.25
+"""Seconds."""
 
 
 def advisory_key(runner: str) -> int:
@@ -60,6 +64,9 @@ class Listener:
         self._thread = threading.Thread(target=self._listen, args=arguments, name="outbox-listener", daemon=True)
         self._thread.start()
 
+    def sweep(self, dead: Iterable[str]) -> None:
+        """The dead leave nothing behind: the server has let go of their locks."""
+
     def release(self, *, departed: bool = True) -> None:
         """Stop, and let go of the lock; whether the database says that we have `departed` makes no difference here."""
         self._stopping.set()
@@ -93,7 +100,9 @@ class Listener:
                 connection.close()
 
     def _connect_again(self, stopping: threading.Event) -> psycopg.Connection[Any] | None:
-        while not stopping.wait(0.5):
+        wait = 0.0  # at once: until the lock is held again, others may take us for dead
+        while not stopping.wait(wait):
+            wait = RECONNECT_EVERY
             with suppress(TransientError, DatabaseError, peewee.PeeweeException, psycopg.Error):
                 connection = self._connect()
                 self._on_notify()  # for what was not announced meanwhile
@@ -109,7 +118,7 @@ def translated() -> Iterator[None]:
     except (peewee.PeeweeException, psycopg.Error) as error:
         origin = origin_of(error)
         if isinstance(origin, _PASSING):
-            raise TransientError(str(error)) from error
+            raise TransientError(str(error), reconnect=isinstance(origin, errors.ReadOnlySqlTransaction)) from error
         if isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError):
             raise TransientError(str(error), reconnect=True) from error
         raise

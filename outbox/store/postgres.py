@@ -60,7 +60,8 @@ RETURNING {CLAIMED}"""
 
 _SUSPECTS = f"""
 SELECT {CLAIMED} FROM outbox_delivery
-WHERE state = 'queued' AND crashes > 0 AND due_at <= %s ORDER BY message_id LIMIT %s"""
+WHERE state = 'queued' AND crashes > 0 AND due_at <= %s AND message_id > %s
+ORDER BY message_id LIMIT %s"""
 
 _MARK = """
 UPDATE outbox_delivery AS d SET dot_at = %s, dot_through = m.through
@@ -92,7 +93,7 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with translated(), self.db.connection().transaction():
+        with translated(), self._cursor().connection.transaction():
             yield
 
     @contextmanager
@@ -111,7 +112,7 @@ class PostgresStore(SqlStore):
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
         if not rows:
             return []
-        cursor = self.db.connection().cursor()
+        cursor = self._cursor()
         cursor.executemany(self.translate(sql), rows, returning=True)
         matched = []
         while True:
@@ -122,8 +123,8 @@ class PostgresStore(SqlStore):
     def lanes(self, after: str, limit: int) -> list[Lane]:
         return [as_lane(row) for row in self._all(_LANES, (after, 10, limit))]
 
-    def suspects(self, now: datetime) -> list[Claim]:
-        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), SUSPECTS))]
+    def suspects(self, after: int, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
 
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         senders, priorities = [each.sender for each in picks], [each.priority for each in picks]
@@ -135,8 +136,10 @@ class PostgresStore(SqlStore):
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
 
+    absent_for = 1.0
+
     def absent(self, runners: Sequence[str]) -> list[str]:
-        """The advisory lock is free: dead. What is taken here is held until the end of the clerk's transaction.
+        """The advisory lock is free: dead, or on its way back after its connection broke. So look twice.
 
         Just after a start of the server every lock is free, and the runners are on their way back: they would all
         declare each other dead. Then the lock proves nothing.

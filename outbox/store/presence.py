@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -27,6 +27,12 @@ class FilePresence:
         if not _lock(self._held):
             raise RuntimeError(f"another process holds the lock of runner {runner}")
 
+    def sweep(self, dead: Iterable[str]) -> None:
+        """Delete the lock files of runners that have been declared dead."""
+        for runner in dead:
+            with suppress(OSError):
+                _lock_file(self._database, runner).unlink()
+
     def release(self, *, departed: bool = True) -> None:
         """Let go of the lock. `departed`: the database says that we have left. Else the file stays, free, for others to
         find us dead: without it they would have to wait for the end of our lease.
@@ -48,11 +54,9 @@ def absent(database: Path, runners: Sequence[str]) -> list[str]:
             held = path.open("r+b")
         except OSError:
             continue
-        if _lock(held):
-            gone.append(runner)
-            _remove(path, held)
-        else:
-            held.close()
+        with held:
+            if _lock(held):
+                gone.append(runner)
     return gone
 
 

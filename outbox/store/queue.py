@@ -21,7 +21,8 @@ from outbox.core.lifecycle import FINAL, State
 from outbox.core.message import Attachment, Message, recipients_of
 from outbox.core.settlement import DOUBT_HELD, Claim, Fate, Result, Settlement
 from outbox.errors import InvalidMessage
-from outbox.store import Content, DeclaredDeadError, Mark, Pick, Reclaimed, Settled, Waiting
+from outbox.store import Content, DeclaredDeadError, Mark, Pick, Reclaimed, Settled, TransientError, Waiting, faults
+from outbox.store.journal import Act
 from outbox.store.rows import (
     as_bytes,
     as_message,
@@ -56,16 +57,16 @@ UPDATE outbox_attempt SET dot_at = ?, ended_at = ?, outcome = ?, stage = ?, code
   relay = ?, tls = ?, account = ?, sha256 = ?
 WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
 
+# A group whose COMMIT was not acknowledged is written again: its rows are there already.
 _RECIPIENT = """
 INSERT INTO outbox_recipient (message_id, position, claim_no, address, kind, fate, code, status, reply, at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id, position, claim_no) DO NOTHING"""
 
 # A late 2xx: the claim was lost, but nobody has claimed the message since. claim_no moves on, so that the recipients'
-# new fates are newer rows than the doubt which the reclaim wrote.
+# new fates are newer rows than the doubt which the reclaim wrote. The state is a final one, or NULL.
 _LATE_ACCEPT = """
-UPDATE outbox_delivery SET claim_no = claim_no + 1, state = CASE WHEN ? = 'sent' THEN 'sent' ELSE state END,
-  final_at = CASE WHEN ? = 'sent' THEN ? ELSE final_at END,
-  hold_reason = CASE WHEN ? = 'sent' THEN NULL ELSE hold_reason END,
+UPDATE outbox_delivery SET claim_no = claim_no + 1, state = COALESCE(?, state), final_at = COALESCE(?, final_at),
+  hold_reason = CASE WHEN CAST(? AS TEXT) IS NULL THEN hold_reason END,
   last_code = ?, last_status = ?, last_reply = ?
 WHERE message_id = ? AND claim_no = ? AND state IN ('queued', 'held')
 RETURNING claim_no"""
@@ -86,7 +87,10 @@ UPDATE outbox_delivery SET
 WHERE state = 'sending' AND {whose}
 RETURNING message_id, claim_no, dot_at, dot_through, state"""
 
-_OF_THE_DEAD = """message_id IN (SELECT d.message_id FROM outbox_delivery d JOIN outbox_runner r ON r.id = d.lease_owner
+# The owner is a condition of the row itself: PostgreSQL looks at it again when another transaction was faster, and then
+# it may be a new claim of a runner that lives.
+_OF_THE_DEAD = """lease_owner IN (SELECT id FROM outbox_runner WHERE dead_at IS NOT NULL)
+AND message_id IN (SELECT d.message_id FROM outbox_delivery d JOIN outbox_runner r ON r.id = d.lease_owner
   WHERE d.state = 'sending' AND r.dead_at IS NOT NULL LIMIT ?)"""
 _STRAY = "message_id = ? AND claim_no = ?"
 
@@ -98,7 +102,7 @@ _EXPIRE = """
 UPDATE outbox_delivery SET state = 'expired', final_at = ?
 WHERE message_id IN (SELECT message_id FROM outbox_delivery
   WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)
-AND state = 'queued' RETURNING message_id"""
+AND state = 'queued' AND expires_at <= ? RETURNING message_id"""
 
 _EXPIRABLE = """
 SELECT 1 FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? LIMIT 1"""
@@ -114,13 +118,19 @@ SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_
   text_body, html_body, raw, erased_at
 FROM outbox WHERE id = ?"""
 
+# Who a message is for, without its bodies; a raw one only where nothing else says it.
+_ENVELOPE = """
+SELECT id, token, {created_at}, sender, NULL, recipients, cc, bcc, NULL, NULL, NULL, NULL, NULL, NULL,
+  CASE WHEN COALESCE(recipients, '') = '' AND COALESCE(cc, '') = '' AND COALESCE(bcc, '') = '' THEN raw END, erased_at
+FROM outbox WHERE id = ?"""
+
 _ATTACHMENTS = """
 SELECT filename, content, content_type, content_id FROM outbox_attachment WHERE message_id = ? ORDER BY position"""
 
 _FATES = """
 SELECT position, fate FROM outbox_recipient WHERE message_id = ? ORDER BY claim_no"""
 
-CRASHES_HELD = "it has ended its runner three times; `outbox release ID` tries it again"
+CRASHES_HELD = "its last three attempts were lost: perhaps it ends its runner; `outbox release ID` tries it again"
 CRASHES_BEFORE_HELD = 2
 _DIED = "the runner died after it had asked to write the dot"
 RECLAIM_BATCH = 200
@@ -140,9 +150,11 @@ class SqlStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.who = "runner"
         self._reclaim_dead = self.translate(_RECLAIM.format(whose=_OF_THE_DEAD))
         self._reclaim_stray = self.translate(_RECLAIM.format(whose=_STRAY))
         self._content = self.translate(_CONTENT.format(created_at=self.created_column, headers=self.headers_column))
+        self._envelope = self.translate(_ENVELOPE.format(created_at=self.created_column))
 
     @property
     def is_open(self) -> bool:
@@ -150,8 +162,13 @@ class SqlStore:
 
     # -- how statements run; postgres.py overrides the two for batches with pipelines
 
+    def _cursor(self) -> Any:
+        if not self.is_open:  # peewee would open it again by itself: a new, empty file, where the old one is gone
+            raise TransientError("not connected", reconnect=True)
+        return self.db.connection().cursor()
+
     def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        cursor = self.db.connection().cursor()
+        cursor = self._cursor()
         cursor.execute(self.translate(sql), parameters)
         rows: list[Any] = cursor.fetchall()
         return rows
@@ -159,12 +176,12 @@ class SqlStore:
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """One statement for many rows, whose results nobody needs."""
         if rows:
-            self.db.connection().cursor().executemany(self.translate(sql), rows)
+            self._cursor().executemany(self.translate(sql), rows)
 
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
         """One fenced UPDATE … RETURNING per row: which of them matched."""
         statement = self.translate(sql)
-        cursor = self.db.connection().cursor()
+        cursor = self._cursor()
         return [cursor.execute(statement, row).fetchone() is not None for row in rows]
 
     # -- reading
@@ -182,12 +199,7 @@ class SqlStore:
         return {position: Fate(fate) for position, fate in self._all(_FATES, (message_id,))}
 
     def _message(self, message_id: int) -> tuple[Message, int]:
-        rows = self._rows_of_one_message(self._content, message_id)
-        if not rows:
-            raise InvalidMessage("5.6.0", "the message has been deleted")
-        *columns, erased_at = rows[0]
-        if erased_at is not None:
-            raise InvalidMessage("5.6.0", "the content of the message has been erased")
+        columns = self._columns(self._content, message_id)
         files = tuple(
             Attachment(filename or "", as_bytes(content), content_type or "application/octet-stream", content_id or "")
             for filename, content, content_type, content_id in self._rows_of_one_message(_ATTACHMENTS, message_id)
@@ -197,6 +209,17 @@ class SqlStore:
             len(part) for part in (message.text_body, message.html_body, message.raw, message.recipients) if part
         )
         return message, size
+
+    def _columns(self, sql: str, message_id: int) -> list[Any]:
+        """The row of a message, for `as_message`. Raises InvalidMessage when it says nothing any more."""
+        rows = self._rows_of_one_message(sql, message_id)
+        if not rows:
+            raise InvalidMessage("5.6.0", "the message has been deleted")
+        columns: list[Any]
+        *columns, erased_at = rows[0]
+        if erased_at is not None:
+            raise InvalidMessage("5.6.0", "the content of the message has been erased")
+        return columns
 
     def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
         return self._all(sql, (message_id,))
@@ -221,17 +244,27 @@ class SqlStore:
     # -- settling
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[Settled]:
-        """Write what became of claimed messages: delivery, attempt and recipients. WRITTEN or LATE, in order."""
+        """Write what became of claimed messages: delivery, attempt, recipients, and the pause. In order, each WRITTEN
+        or LATE.
+        """
         at = moment(now)
-        learnt = [each for each in settlements if each.reply is not None]
-        untried = [each for each in settlements if each.reply is None]
-        matched = dict(zip(map(_key, learnt), self._matched(_SETTLE, [settle_row(s, at) for s in learnt]), strict=True))
-        rows = [(s.state, at if s.state in FINAL else None, s.message_id, s.claim_no) for s in untried]
-        matched.update(zip(map(_key, untried), self._matched(_GIVE_BACK, rows), strict=True))
-        written = [each for each in settlements if matched[_key(each)]]
+        for each in settlements:
+            if each.pause is not None:
+                faults.record(self.db, each, Act(self.who, now))
+        learnt = [each.reply is not None for each in settlements]
+        tried = self._matched(_SETTLE, [settle_row(each, at) for each in settlements if each.reply is not None])
+        untried = [
+            (each.state, at if each.state in FINAL else None, each.message_id, each.claim_no)
+            for each in settlements
+            if each.reply is None
+        ]
+        of_the_tried, of_the_others = iter(tried), iter(self._matched(_GIVE_BACK, untried))
+        matched = [next(of_the_tried if each else of_the_others) for each in learnt]
+        written = [each for each, ok in zip(settlements, matched, strict=True) if ok]
         self._many(_CLOSE_ATTEMPT, [attempt_row(each, at) for each in written])
         self._many(_RECIPIENT, [recipient_row(s.message_id, s.claim_no, fate, at) for s in written for fate in s.fates])
-        return [Settled.WRITTEN if matched[_key(each)] else self._settle_late(each, now) for each in settlements]
+        pairs = zip(settlements, matched, strict=True)
+        return [Settled.WRITTEN if ok else self._settle_late(each, now) for each, ok in pairs]
 
     def _settle_late(self, settlement: Settlement, now: datetime) -> Settled:
         """The claim was not found in `sending`: either this was written before and only the acknowledgement got lost,
@@ -247,11 +280,12 @@ class SqlStore:
         self._all(_LATE_NOTE + " RETURNING 1", (settlement.result, str(reply or ""), at, *key))
         accepted = [each for each in settlement.fates if each.fate is Fate.ACCEPTED]
         if accepted:
-            state = settlement.state
-            moved = self._all(_LATE_ACCEPT, (state, state, at, state, *reply_columns(settlement), *key))
-            if moved:
-                claim_no = moved[0][0]
-                self._many(_RECIPIENT, [recipient_row(key[0], claim_no, each, at) for each in accepted])
+            final = settlement.state in FINAL
+            state, final_at = (settlement.state, at) if final else (None, None)
+            moved = self._all(_LATE_ACCEPT, (state, final_at, state, *reply_columns(settlement), *key))
+            fates = settlement.fates if final else accepted
+            for (claim_no,) in moved:
+                self._many(_RECIPIENT, [recipient_row(key[0], claim_no, each, at) for each in fates])
         return Settled.LATE
 
     def _record_marked(self, marks: Iterable[Mark], now: datetime) -> None:
@@ -288,8 +322,7 @@ class SqlStore:
     def _record_doubt(self, message_id: int, claim_no: int, through: int | None, at: str | None) -> None:
         """One row for every recipient that the dead runner's last dot covered."""
         try:
-            message, _ = self._message(message_id)
-            recipients = recipients_of(message)
+            recipients = recipients_of(as_message(self._columns(self._envelope, message_id), ()))
         except InvalidMessage:
             return
         settled = {position for (position,) in self._all(_SETTLED_POSITIONS, (message_id, claim_no))}
@@ -305,15 +338,11 @@ class SqlStore:
     def expire(self, now: datetime) -> int:
         """End what waits past its `expires_at`; at most EXPIRE_BATCH at a time. How many."""
         at = moment(now)
-        return len(self._all(_EXPIRE, (at, at, EXPIRE_BATCH)))
+        return len(self._all(_EXPIRE, (at, at, EXPIRE_BATCH, at)))
 
     def expirable(self, now: datetime) -> bool:
         """The read probe for `expire`: an UPDATE of no rows would take the write lock."""
         return bool(self._all(_EXPIRABLE, (moment(now),)))
-
-    def next_expiry(self) -> datetime | None:
-        sql = "SELECT min(expires_at) FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL"
-        return parse_moment(self._all(sql)[0][0])
 
     # -- claiming
 
@@ -369,7 +398,3 @@ def origin_of(error: BaseException) -> BaseException:
     while isinstance(error, peewee.PeeweeException) and (inner := error.__cause__ or error.__context__):
         error = inner
     return error
-
-
-def _key(settlement: Settlement) -> tuple[int, int]:
-    return settlement.message_id, settlement.claim_no

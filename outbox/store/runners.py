@@ -7,6 +7,7 @@ again under a new id. Everything here runs in the clerk's open transaction.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from outbox.store import Store
@@ -33,27 +34,30 @@ def fall_asleep(store: Store, runner: str, *, asleep: bool) -> None:
     Runner.update(asleep=asleep).where(Runner.id == runner).execute(store.db)
 
 
-def others(store: Store, runner: str) -> list[str]:
-    """The runners, but this one, that nobody has declared dead."""
-    query = Runner.select(Runner.id).where(Runner.dead_at.is_null(), Runner.id != runner)
-    return [row.id for row in query.execute(store.db)]
-
-
-def overdue(store: Store, runner: str, now: datetime) -> list[str]:
-    """Those of the others whose lease has run out."""
-    query = Runner.select(Runner.id).where(Runner.dead_at.is_null(), Runner.id != runner, Runner.lease_until < now)
-    return [row.id for row in query.execute(store.db)]
+def leases(store: Store) -> dict[str, datetime]:
+    """The runners that nobody has declared dead, and until when each is believed to live."""
+    query = Runner.select(Runner.id, Runner.lease_until).where(Runner.dead_at.is_null())
+    return {row.id: row.lease_until for row in query.execute(store.db)}
 
 
 def dead_holding(store: Store) -> bool:
     """Whether a runner that is declared dead still has messages in its name."""
     dead = Runner.select(Runner.id).where(Runner.dead_at.is_null(False))
-    return Delivery.select().where(Delivery.state == "sending", Delivery.lease_owner.in_(dead)).exists(store.db)
+    held = Delivery.select(Delivery.message_id).where(Delivery.state == "sending", Delivery.lease_owner.in_(dead))
+    return held.exists(store.db)
 
 
-def bury(store: Store, dead: list[str], now: datetime) -> None:
+def bury(store: Store, dead: Iterable[str], now: datetime) -> None:
     """Declare these runners dead, for good. Their messages are then taken back by `Store.reclaim`."""
-    Runner.update(dead_at=now, asleep=False).where(Runner.id.in_(dead), Runner.dead_at.is_null()).execute(store.db)
+    gone = Runner.id.in_(list(dead)) & Runner.dead_at.is_null()
+    Runner.update(dead_at=now, asleep=False).where(gone).execute(store.db)
+
+
+def bury_overdue(store: Store, overdue: Iterable[str], now: datetime) -> None:
+    """The same for runners whose lease has run out, unless one of them has renewed it meanwhile."""
+    row = Runner
+    gone = row.id.in_(list(overdue)) & row.dead_at.is_null() & (row.lease_until < now)
+    row.update(dead_at=now, asleep=False).where(gone).execute(store.db)
 
 
 def leave(store: Store, runner: str, now: datetime) -> None:

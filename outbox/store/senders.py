@@ -77,7 +77,7 @@ def pause_sender(
         reason = BY_OPERATOR + reason
     if current.address != address and _STORABLE.fullmatch(address):
         current = replace(current, address=address)
-        _insert(db, current, act)
+        _insert(db, current, act, unless_there=True)  # two runners may meet the same refusal at once
     guard = [row.address == current.address] + ([not_by_operator(row)] if used is not None else [])
     written = row.update(pause_reason=reason, paused_until=until).where(*guard).execute(db)
     if written and (used is None or not current.is_paused(act.at)):
@@ -93,7 +93,7 @@ def resume_sender(db: Database, address: str, act: Act) -> None:
     journal(db, act, "sender resume", f"sender={found.address}", detail=found.pause_reason)
 
 
-def _insert(db: Database, new: Sender, act: Act) -> None:
+def _insert(db: Database, new: Sender, act: Act, *, unless_there: bool = False) -> None:
     row = {
         "address": new.address,
         "account": new.account,
@@ -101,5 +101,8 @@ def _insert(db: Database, new: Sender, act: Act) -> None:
         "return_path": new.return_path or None,
         "created_at": act.at,
     }
-    tables.Sender.insert(row).execute(db)
+    insert = tables.Sender.insert(row)
+    if unless_there:
+        insert = insert.on_conflict_ignore()
+    insert.execute(db)
     journal(db, act, "sender add", f"sender={new.address}", detail=f"account={new.account}")

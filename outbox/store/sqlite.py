@@ -48,7 +48,8 @@ RETURNING {_CLAIMED}"""
 
 _SUSPECTS = f"""
 SELECT {_CLAIMED} FROM outbox_delivery
-WHERE state = 'queued' AND crashes > 0 AND due_at <= ? ORDER BY message_id LIMIT ?"""
+WHERE state = 'queued' AND crashes > 0 AND due_at <= ? AND message_id > ?
+ORDER BY message_id LIMIT ?"""
 
 _MARK = """
 UPDATE outbox_delivery SET dot_at = ?, dot_through = ?
@@ -96,7 +97,7 @@ class SqliteStore(SqlStore):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with _translated():
-            connection = self.db.connection()
+            connection = self._cursor().connection
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -123,7 +124,7 @@ class SqliteStore(SqlStore):
     def lanes(self, after: str, limit: int) -> list[Lane]:
         """One seek a lane. `after` is the last sender of the previous call; a lane's priorities stay together."""
         found: list[Lane] = []
-        cursor = self.db.connection().cursor()
+        cursor = self._cursor()
         seek = (sender_value(after), 10)  # beyond every priority of that sender
         while len(found) < limit:
             row = cursor.execute(_LANE, seek).fetchone()
@@ -143,8 +144,8 @@ class SqliteStore(SqlStore):
             column = str(error).partition("column ")[2].partition(" with")[0]
             raise InvalidMessage("5.6.0", f"column {column} holds bytes that are not UTF-8") from None
 
-    def suspects(self, now: datetime) -> list[Claim]:
-        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), SUSPECTS))]
+    def suspects(self, after: int, now: datetime) -> list[Claim]:
+        return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
 
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         at = moment(now)
@@ -156,6 +157,8 @@ class SqliteStore(SqlStore):
 
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (runner, message_id, moment(now)))]
+
+    absent_for = 0.0
 
     def absent(self, runners: Sequence[str]) -> list[str]:
         """The lock file is free: dead."""

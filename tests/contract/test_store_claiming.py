@@ -106,11 +106,19 @@ def test_what_is_not_queued_is_not_claimed(store: Store, database: peewee.Databa
 def test_a_suspect_is_only_claimed_alone(store: Store, database: peewee.Database) -> None:
     suspect, other = add(database, 2)
     run(database, "UPDATE outbox_delivery SET crashes = 1 WHERE message_id = ?", suspect)
-    assert [each.message_id for each in store.suspects(NOW)] == [suspect]
+    assert [each.message_id for each in store.suspects(0, NOW)] == [suspect]
     assert [each.message_id for each in claim(store)] == [other]
     (taken,) = write(store, lambda: store.claim_one(ME, suspect, NOW))
     assert (taken.message_id, taken.crashes) == (suspect, 1)
-    assert store.suspects(NOW) == []
+    assert store.suspects(0, NOW) == []
+
+
+def test_suspects_go_on_behind_the_last_one(store: Store, database: peewee.Database) -> None:
+    ids = add(database, 12)
+    run(database, "UPDATE outbox_delivery SET crashes = 1")
+    first = [each.message_id for each in store.suspects(0, NOW)]
+    rest = [each.message_id for each in store.suspects(first[-1], NOW)]
+    assert first + rest == ids
 
 
 def test_a_runner_that_was_declared_dead_claims_nothing(store: Store, database: peewee.Database) -> None:

@@ -82,7 +82,7 @@ def test_a_message_that_ended_three_runners_is_held(store: Store, database: peew
     claimed = lose(store, database, dotted=False)
     run(database, "UPDATE outbox_delivery SET crashes = 2")
     assert reclaim(store) == [(False, True)]
-    assert "three times" in delivery(database, claimed.message_id, "hold_reason")[0]
+    assert "three attempts" in delivery(database, claimed.message_id, "hold_reason")[0]
 
 
 def test_only_the_part_that_the_dot_covered_is_in_doubt(store: Store, database: peewee.Database) -> None:

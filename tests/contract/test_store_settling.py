@@ -117,12 +117,14 @@ def test_what_waits_past_its_time_expires(store: Store, database: peewee.Databas
 
 
 def test_a_lease_is_renewed_until_somebody_declares_the_runner_dead(store: Store) -> None:
-    assert write(store, lambda: runners.renew(store, ME, NOW, timedelta(minutes=1)))
-    assert runners.overdue(store, OTHER, NOW) == []
-    assert runners.overdue(store, OTHER, LATER) == [ME]
-    bury(store, ME)
-    assert not write(store, lambda: runners.renew(store, ME, NOW, timedelta(minutes=1)))
-    assert runners.others(store, OTHER) == []
+    minute = timedelta(minutes=1)
+    assert write(store, lambda: runners.renew(store, ME, NOW, minute))
+    assert runners.leases(store) == {ME: NOW + minute}
+    write(store, lambda: runners.bury_overdue(store, [ME], NOW))
+    assert runners.leases(store) == {ME: NOW + minute}
+    write(store, lambda: runners.bury_overdue(store, [ME], LATER))
+    assert not write(store, lambda: runners.renew(store, ME, NOW, minute))
+    assert runners.leases(store) == {}
 
 
 def test_a_runner_that_holds_nothing_is_forgotten_in_the_end(store: Store, database: peewee.Database) -> None:

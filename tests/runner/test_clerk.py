@@ -15,6 +15,7 @@ import pytest
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, relinquish
 from outbox.errors import DatabaseError
+from outbox.runner import clerk as clerk_module
 from outbox.runner.clerk import Clerk
 from outbox.store import Mark, Pick, Settled, Store, open_store, runners
 from outbox.store.database import sqlite_path
@@ -161,13 +162,71 @@ def test_content_waits_for_room_in_the_byte_budget(sqlite_url: str) -> None:
     async def scenario() -> None:
         async with office(sqlite_url, byte_budget=10) as it:
             it.insert(3, "x" * 100)
-            first, second, third = [it.clerk.content(each) for each in await it.claim(3)]
+            first, second, third = [it.clerk.content(each, "main") for each in await it.claim(3)]
             content = await first
             await it.clerk.read(lambda store: store.sending())
             assert not second.done()
-            it.clerk.release(content.size)
-            it.clerk.release((await second).size)
+            it.clerk.release("main", content.size)
+            it.clerk.release("main", (await second).size)
             assert (await third).size >= 100
+
+    asyncio.run(scenario())
+
+
+def test_one_account_with_large_mail_does_not_keep_another_from_its_first(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, byte_budget=10) as it:
+            it.insert(3, "x" * 100)
+            one, two, three = await it.claim(3)
+            assert (await it.clerk.content(one, "large")).size > 10
+            waiting = it.clerk.content(two, "large")
+            assert (await it.clerk.content(three, "other")).size > 10
+            assert not waiting.done()
+
+    asyncio.run(scenario())
+
+
+def test_the_room_of_a_reader_who_has_gone_is_given_back(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, byte_budget=10) as it:
+            it.insert(2, "x" * 100)
+            one, two = await it.claim(2)
+            gone = it.clerk.content(one, "main")
+            gone.cancel()
+            assert (await it.clerk.content(two, "main")).size > 10
+
+    asyncio.run(scenario())
+
+
+def test_a_result_that_the_database_refuses_is_kept_and_written_when_it_no_longer_does(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clerk_module, "RETRY_REFUSED", 0.05)
+
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert()
+            (claimed,) = await it.claim(1)
+            with it.application:
+                it.application.execute(
+                    "CREATE TRIGGER no BEFORE UPDATE ON outbox_attempt BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+            future = it.clerk.settle(relinquish(claimed))
+            await it.clerk.read(lambda store: store.sending())
+            assert not future.done()
+            with it.application:
+                it.application.execute("DROP TRIGGER no")
+            assert await asyncio.wait_for(future, 5) is Settled.WRITTEN
+
+    asyncio.run(scenario())
+
+
+def test_after_its_end_the_clerk_answers_everybody_with_an_error(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            await it.clerk.stop(5)
+            with pytest.raises(DatabaseError, match="ended"):
+                await it.clerk.read(lambda store: store.sending())
 
     asyncio.run(scenario())
 
@@ -184,7 +243,7 @@ def test_a_row_that_cannot_be_read_is_that_rows_trouble(sqlite_url: str) -> None
                     " VALUES (?, 'ann@example.net', CAST(x'ff' AS TEXT), 'x')",
                     (SHOP,),
                 )
-            good, bad = await asyncio.gather(*(it.clerk.content(each) for each in await it.claim(2)))
+            good, bad = await asyncio.gather(*(it.clerk.content(each, "main") for each in await it.claim(2)))
             assert good.size > 0
             assert isinstance(bad.message, Exception)
             assert "UTF-8" in str(bad.message)

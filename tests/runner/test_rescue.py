@@ -48,9 +48,10 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     given_back = relinquish(Claim(8, 1, "shop@example.com"))
     rescue.save(path, [SENT])
     rescue.save(path, [given_back])
-    assert rescue.load(path) == [SENT, given_back]
-    rescue.discard(path)
-    assert rescue.load(path) == []
+    assert rescue.take(path, "me") == [SENT, given_back]
+    assert rescue.take(path, "other") == []
+    rescue.discard(path, "me")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_save_makes_no_file(tmp_path: Path) -> None:
@@ -69,4 +70,13 @@ def test_a_torn_last_line_does_not_hide_the_others(tmp_path: Path) -> None:
     rescue.save(path, [SENT])
     with path.open("a") as file:
         file.write('{"message_id": 9, "cla')
-    assert rescue.load(path) == [SENT]
+    rescue.save(path, [SENT])
+    assert rescue.take(path, "me") == [SENT, SENT]
+    assert (tmp_path / "rescue.bad").read_text().startswith('{"message_id": 9')
+
+
+def test_a_line_of_a_newer_version_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "rescue"
+    path.write_text('{"message_id": 9, "claim_no": 1, "colour": "green"}\n')
+    assert rescue.take(path, "me") == []
+    assert "green" in (tmp_path / "rescue.bad").read_text()

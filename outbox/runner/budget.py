@@ -1,0 +1,28 @@
+"""How much mail may be in memory at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class ByteBudget:
+    """Bytes, shared by accounts. Whoever holds nothing may always take one message, however large and however much the
+    others hold: else one relay that hangs, with large mail, would stop all the others.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._held: Counter[str] = Counter()
+
+    def admits(self, owner: str) -> bool:
+        return self._room > 0 or self._held[owner] == 0
+
+    def take(self, owner: str, size: int) -> None:
+        self._room -= size
+        self._held[owner] += size
+
+    def give(self, owner: str, size: int) -> None:
+        self._room += size
+        self._held[owner] -= size
+        if not self._held[owner]:
+            del self._held[owner]

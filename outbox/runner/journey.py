@@ -1,0 +1,120 @@
+"""What one attempt has come to, step by step, and the small questions that delivery asks on the way."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from outbox import log as lines
+from outbox.core.account import Account, Route
+from outbox.core.address import parse_address
+from outbox.core.judge import classify
+from outbox.core.message import Message, Recipient
+from outbox.core.outcome import Report, Scope, Stage, Verdict
+from outbox.core.render import Rendered
+from outbox.core.settlement import Claim, Fate, RecipientFate
+from outbox.smtp.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message ready to be sent: whom it still has to reach, and the bytes."""
+
+    claim: Claim
+    account: Account
+    return_path: str
+    pending: tuple[Recipient, ...]
+    bounced_before: int
+    created_at: datetime
+    rendered: Rendered
+
+
+@dataclass(slots=True)
+class Journey:
+    """What an attempt has come to so far.
+
+    began      on the monotonic clock
+    fates      of all its transactions; the first `committed` of them are in the database, by a dot mark
+    chunk      the recipients of the latest transaction
+    last       its report, or that of the failure to begin one
+    in_doubt   a dot mark is committed and the answer to its dot is not known yet
+    settled    the settlement is committed
+    """
+
+    began: float
+    letter: Letter | None = None
+    fates: list[RecipientFate] = field(default_factory=list)
+    committed: int = 0
+    chunk: tuple[Recipient, ...] = ()
+    last: Report | None = None
+    dot_at: datetime | None = None
+    in_doubt: bool = False
+    settled: bool = False
+    connection: Connection | None = None
+
+    @property
+    def may_turn_back(self) -> bool:
+        """Nothing has come of it yet, and it is not past DATA."""
+        past_data = self.connection is not None and self.connection.session.stage in (Stage.BODY, Stage.DOT)
+        return not self.fates and not past_data
+
+
+def report(log: logging.Logger, claim: Claim, journey: Journey, now: datetime) -> None:
+    """A line for each recipient that was tried."""
+    letter = journey.letter
+    if letter is None or not log.isEnabledFor(logging.INFO):
+        return
+    relay = journey.last.relay if journey.last else ""
+    for each in journey.fates:
+        line = lines.delivery_line(
+            message_id=claim.message_id,
+            to=each.recipient.address,
+            relay=relay,
+            delay=now - letter.created_at,
+            dsn=each.reply.status if each.reply else "",
+            status=_STATUS[each.fate],
+            reply=str(each.reply or ""),
+        )
+        log.info("%s", line)
+
+
+_STATUS = {
+    Fate.ACCEPTED: lines.Status.SENT,
+    Fate.DEFERRED: lines.Status.DEFERRED,
+    Fate.BOUNCED: lines.Status.BOUNCED,
+    Fate.DOUBT: lines.Status.DOUBT,
+}
+
+
+def stops(report: Report) -> bool:
+    """Whether the recipients after this transaction are better left alone in this attempt."""
+    outcome = classify(report.stage, report.reply, dotted=report.dotted)
+    if outcome.scope is Scope.RECIPIENT:
+        return False  # every recipient was refused, each for itself: the next ones may be welcome
+    return outcome.verdict is not Verdict.ACCEPT
+
+
+def refuses_message(report: Report) -> bool:
+    """The relay refused the content, or the sender for this message: what it says holds for all its recipients."""
+    outcome = classify(report.stage, report.reply, dotted=report.dotted)
+    return outcome.verdict is Verdict.BOUNCE and outcome.scope is Scope.MESSAGE
+
+
+def return_path_of(message: Message, route: Route) -> str:
+    """Where bounces go: the message's own, else the sender's, else the sender. ``<>`` is the null return path."""
+    path = message.return_path.strip() or route.sender.return_path or message.sender
+    return "" if path == "<>" else parse_address(path).wire
+
+
+def unregistered(address: str, account: str = "") -> str:
+    """The refusal that keeps this from being an open relay, with the command that lifts it."""
+    address = address.encode("utf-8", "backslashreplace").decode()  # it may hold bytes that are not UTF-8
+    pasted = shlex.quote(address)  # somebody will, and the address is a stranger's
+    if not account:
+        return f"sender not registered: {address}; `outbox sender add {pasted} --account NAME`, then retry"
+    return (
+        f"sender not registered: {address} may not send through account {account};"
+        f" `outbox sender add {pasted} --account {account}`, then retry"
+    )
