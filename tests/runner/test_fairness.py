@@ -73,3 +73,15 @@ def test_a_paused_sender_does_not_hold_up_the_others(site: Site, tmp_path: Path)
         mail(site, sender="b@example.com")
         send(site, tmp_path)
         assert [each.sender for each in relay.messages] == ["b@example.com"]
+
+
+def test_every_one_of_many_senders_has_its_turn(site: Site, tmp_path: Path) -> None:
+    with Relay() as relay:
+        register_domain(site, relay.port)
+        with site.db.atomic():
+            for place in range(520):
+                mail(site, sender=f"s{place % 130:03}@example.com")
+        send(site, tmp_path)
+        order = [each.sender for each in relay.messages]
+    assert len(order) == 520
+    assert len(set(order[:200])) >= 125
