@@ -7,6 +7,7 @@ times: settlements are fenced by their claim number.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ from outbox.core.settlement import Fate, RecipientFate, Result, Settlement
 
 log = logging.getLogger("outbox.rescue")
 
+_BAD = ".bad"
+
 
 def save(path: Path, settlements: Sequence[Settlement]) -> None:
     """Append them to `path` (mode 0600) and sync it."""
@@ -40,34 +43,38 @@ def save(path: Path, settlements: Sequence[Settlement]) -> None:
 
 
 def take(path: Path, name: str) -> list[Settlement]:
-    """What runners before us have left there; the file is then ours alone, as ``path.name``, until `discard`.
+    """What runners before us have left there; it is then ours alone, as ``path.name-1`` and so on, until `discard`.
 
-    A line that cannot be read, torn by a crash or written by a newer version, is kept in ``path.bad``.
+    Also what others had taken in this way. If one of them was killed over it, nobody else would ever look; if it is
+    still at it, both write the same. A line that cannot be read, torn by a crash or written by a newer version, is kept
+    in ``path.bad``.
     """
-    mine = _mine(path, name)
-    try:
-        path.rename(mine)
-    except FileNotFoundError:
-        return []
+    taken = [each for each in path.parent.glob(f"{glob.escape(path.name)}.*-*") if each.suffix != _BAD]
     settlements = []
-    for line in filter(None, mine.read_text(encoding="utf-8", errors="replace").splitlines()):
+    for number, left in enumerate([path, *sorted(taken)]):
+        mine = path.with_name(f"{path.name}.{name}-{number}")
         try:
-            settlements.append(_from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            bad = path.with_name(path.name + ".bad")
-            log.warning("a line of %s cannot be read, and is kept in %s: %s", path, bad, error)
-            with bad.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            left.rename(mine)
+        except FileNotFoundError:
+            continue
+        for line in filter(None, mine.read_text(encoding="utf-8", errors="replace").splitlines()):
+            try:
+                settlements.append(_from_json(json.loads(line)))
+            except (ValueError, KeyError, TypeError) as error:
+                _keep(path.with_name(path.name + _BAD), line, error)
     return settlements
+
+
+def _keep(bad: Path, line: str, error: Exception) -> None:
+    log.warning("a rescued result cannot be read, and is kept in %s: %s", bad, error)
+    with bad.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def discard(path: Path, name: str) -> None:
     """What `take` gave us is in the database now."""
-    _mine(path, name).unlink(missing_ok=True)
-
-
-def _mine(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.name}.{name}")
+    for mine in path.parent.glob(f"{glob.escape(path.name)}.{name}-*"):
+        mine.unlink(missing_ok=True)
 
 
 def _to_json(settlement: Settlement) -> dict[str, Any]:

@@ -211,10 +211,10 @@ class Service:
         """Write down what an earlier runner could not. What the database still refuses, the clerk keeps."""
         name = self._identity.id[:8]
         settlements = rescue.take(self._rescue_file, name)
-        for each in settlements:
-            self._clerk.settle(each)
-        await self._clerk.upkeep(lambda store, now: None)  # behind them in the same queue
         if settlements:
+            for each in settlements:
+                self._clerk.settle(each)
+            await self._clerk.upkeep(lambda store, now: None)  # behind them in the same queue
             log.info("%d results of an earlier run were written from %s", len(settlements), self._rescue_file)
         rescue.discard(self._rescue_file, name)
 

@@ -49,9 +49,20 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     rescue.save(path, [SENT])
     rescue.save(path, [given_back])
     assert rescue.take(path, "me") == [SENT, given_back]
-    assert rescue.take(path, "other") == []
     rescue.discard(path, "me")
     assert list(tmp_path.iterdir()) == []
+    assert rescue.take(path, "me") == []
+
+
+def test_what_a_runner_was_killed_over_is_loaded_by_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "rescue"
+    rescue.save(path, [SENT])
+    assert rescue.take(path, "killed") == [SENT]
+    rescue.save(path, [SENT])
+    assert rescue.take(path, "me") == [SENT, SENT]
+    rescue.discard(path, "me")
+    assert list(tmp_path.iterdir()) == []
+    rescue.discard(path, "killed")
 
 
 def test_nothing_to_save_makes_no_file(tmp_path: Path) -> None:
