@@ -35,7 +35,7 @@ from outbox.vault import Vault
 
 log = logging.getLogger("outbox.runner")
 
-RECLAIM_EVERY = timedelta(seconds=1)
+RECLAIM_EVERY = timedelta(milliseconds=500)
 EXPIRE_EVERY = timedelta(seconds=1)
 FORGET_EVERY = timedelta(hours=1)
 WATCH_EVERY = timedelta(seconds=1)

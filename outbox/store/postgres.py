@@ -136,7 +136,7 @@ class PostgresStore(SqlStore):
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
 
-    absent_for = 1.0
+    absent_for = 0.5
 
     def absent(self, runners: Sequence[str]) -> list[str]:
         """The advisory lock is free: dead, or on its way back after its connection broke. So look twice.

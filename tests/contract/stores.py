@@ -21,7 +21,7 @@ from tests.statements import MAIL, rows, run
 
 T = TypeVar("T")
 
-NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
+NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)  # later than any test here inserts
 LATER = NOW + timedelta(hours=1)
 SHOP = "shop@example.com"
 ME, OTHER, SURVIVOR = "a" * 32, "b" * 32, "c" * 32
