@@ -118,7 +118,7 @@ def install(extra: str) -> None:
     elif any(stamp(other).exists() for other in EXTRAS):
         say(f"installing what [{extra}] adds into .venv …")
     else:
-        say("first run, installing into .venv …")
+        say("first run, installing into .venv (about 20 s) …")
     stamp(extra).unlink(missing_ok=True)
     make_venv()
     run(

@@ -122,7 +122,7 @@ def test_an_installation_that_fails_says_what_pip_said_and_is_tried_again(checko
         lines = done.stderr.splitlines()
         assert done.returncode == 1
         assert done.stdout == ""
-        assert lines[0] == "outbox: first run, installing into .venv …"
+        assert lines[0] == "outbox: first run, installing into .venv (about 20 s) …"
         assert lines[1].startswith("outbox: pip could not install .[all]. It needs a package index")
         assert any("No matching distribution found for hatchling" in line for line in lines)
         assert lines[-1] == "outbox: Then run the same command again."

@@ -1,9 +1,10 @@
 -- The three roles of Outbox on PostgreSQL, and what each may do. Plain SQL; may be run again. Run it as the owner of
 -- the tables (with CREATEROLE, unless the roles are there already), their schema first in search_path.
 --
---   outbox_app      an application: enqueue, and look up the receipts. It reads no mail and changes no state.
---   outbox_runner   `outbox run`, the commands and the dashboard. Not even it inserts into or deletes from
---                   outbox_delivery: only the trigger of outbox does.
+--   outbox_app      an application: enqueue, look up the receipts, outbox_cancel and outbox_reschedule. It reads no
+--                   mail, and changes a state by these two functions only.
+--   outbox_runner   `outbox run` and the commands. Not even it inserts into or deletes from outbox_delivery: only the
+--                   trigger of outbox does.
 --   outbox_auditor  reads what happened: everything but bodies, raw messages, attachments and secrets.
 --
 -- They are NOLOGIN groups: GRANT outbox_app TO shop; Give nobody but the owner CREATE on the schema.
@@ -32,7 +33,7 @@ GRANT INSERT (message_id, position, filename, content_type, content_id, content)
 GRANT SELECT ON outbox_receipt TO outbox_app;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_app;
 
--- The runner: it sends, erases and retires; the doors that run in it (pickup folder, sendmail) enqueue.
+-- The runner and the commands: they send, look, act, enqueue (`outbox enqueue`) and register accounts and senders.
 GRANT SELECT ON outbox, outbox_attachment, outbox_delivery, outbox_attempt, outbox_recipient, outbox_account,
   outbox_sender, outbox_runner, outbox_journal, outbox_meta, outbox_status, outbox_audit, outbox_fate, outbox_receipt,
   outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_runner;
