@@ -2,7 +2,7 @@
 
     queued → sending → sent | failed | expired        queued ⇄ held        queued, held → cancelled
                      → queued  (retry: later due time; or relinquished untried)
-    failed, expired, held → queued   (an operator's retry)
+    failed, expired, held → queued   (an operator's retry; one of what is queued for later only makes it due now)
     held → sent                      (a late 2xx, or an operator's `resolve --sent`)
 
 A message that waits for a later time is `queued` with a later due time: there is no scheduled and no retrying state,
@@ -55,7 +55,7 @@ class Verb(StrEnum):
 
 
 ALLOWED_FROM: dict[Verb, frozenset[State]] = {
-    Verb.RETRY: frozenset({State.FAILED, State.EXPIRED, State.HELD}),
+    Verb.RETRY: frozenset({State.QUEUED, State.FAILED, State.EXPIRED, State.HELD}),
     Verb.HOLD: frozenset({State.QUEUED}),
     Verb.RELEASE: frozenset({State.HELD}),
     Verb.CANCEL: frozenset({State.QUEUED, State.HELD}),

@@ -14,21 +14,26 @@ from typing import Any
 
 from peewee import Case, Database, Value
 
+from outbox.core.account import Registry
 from outbox.core.lifecycle import State
 from outbox.core.message import recipients_of
 from outbox.core.settlement import SETTLED_FATES, Fate
 from outbox.errors import InvalidMessage
-from outbox.store import audit
+from outbox.store import accounts, audit
 from outbox.store.filters import among, moment, written
 from outbox.store.tables import Delivery, Recipient
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A message as it stands while its row is locked. `fates`: how many of the recipients tried have which."""
+    """A message as it stands while its row is locked. `standing`: its state as people say it (see `audit.standing`).
+    `fates`: how many of the recipients tried have which.
+    """
 
     message_id: int
     state: State
+    standing: str
+    sender: str
     claim_no: int
     due_at: datetime
     hold_reason: str
@@ -37,6 +42,16 @@ class Row:
 
 
 def retry(db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
+    waiting = [row for row in rows if row.state is State.QUEUED]
+    _update(db, waiting, due_at=now)  # it has its age and its failures still: it was not given up
+    ended = [row for row in rows if row.state is not State.QUEUED]
+    if ended:
+        _begin_again(db, ended, now)
+    registry = accounts.registry(db)
+    return {row.message_id: "is queued, due now" + _second_copy(row) + _paused(row, registry, now) for row in rows}
+
+
+def _begin_again(db: Database, rows: Sequence[Row], now: datetime) -> None:
     _update(db, rows, **_queued(now), claim_no=Delivery.claim_no + 1, failures=0)
     again = audit.latest_fates(
         _ids(rows),
@@ -51,7 +66,6 @@ def retry(db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
     again = again.join(Delivery, on=(Delivery.message_id == Recipient.message_id))
     again = again.where(Recipient.fate == str(Fate.BOUNCED))
     Recipient.insert_from(again, _RECIPIENT[:7]).execute(db)
-    return {row.message_id: "is queued, due now" + _second_copy(row) for row in rows}
 
 
 def hold(reason: str, db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
@@ -180,6 +194,12 @@ def _due(due_at: datetime, now: datetime) -> str:
 def _second_copy(row: Row) -> str:
     count = row.fates[Fate.DOUBT]
     return f"; {_people(count)} may get a second copy" if count else ""
+
+
+def _paused(row: Row, registry: Registry, now: datetime) -> str:
+    route = registry.resolve(row.sender)
+    blocked = route.blocked(now) if route is not None else ""
+    return f", but it waits: {blocked}" if blocked else ""
 
 
 def _reached(row: Row) -> str:

@@ -29,8 +29,9 @@ def connect(
 
     Other threads open their own connection of it with ``with database.connection_context():``; nothing connects by
     itself (``autoconnect`` is off). Every connection is in autocommit; ``database.atomic()`` is BEGIN IMMEDIATE on
-    SQLite. A SQLite connection has WAL, ``synchronous`` FULL (a lost *sent* would be a second copy) and foreign keys;
-    a PostgreSQL connection has its time zone set to UTC.
+    SQLite. A SQLite connection has ``synchronous`` FULL (a lost *sent* would be a second copy) and foreign keys, and a
+    file that is new or has our tables is put into WAL; anybody else's stays as it is. A PostgreSQL connection has its
+    time zone set to UTC.
 
     `url` is ``sqlite:///relative.db``, ``sqlite:////absolute.db``, a path that ends in .db, .sqlite or .sqlite3, or
     ``postgresql://…`` with everything libpq understands; a driver suffix (``postgresql+psycopg://``) is ignored.
@@ -99,7 +100,7 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
             raise _permission_denied(Path(path)) from None
     database = peewee.SqliteDatabase(
         path,
-        pragmas=[("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("cache_size", -16000)],
+        pragmas=[("synchronous", 2), ("foreign_keys", 1), ("cache_size", -16000)],
         timeout=timeout,
         lock_type="IMMEDIATE",
         returning_clause=True,
@@ -109,7 +110,8 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
     while True:
         try:
             database.connect()
-            database.execute_sql("SELECT count(*) FROM sqlite_master").fetchone()  # only reading finds a foreign file
+            if _is_ours(database, create=create):
+                database.execute_sql("PRAGMA journal_mode = wal").fetchone()  # lasts: it is kept in the file
         except peewee.PeeweeException as error:
             database.close()
             # Turning WAL on needs the file alone and does not wait for it: of several who create it, all but one
@@ -119,6 +121,13 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
                 continue
             raise _sqlite_error(path, error) from error
         return database
+
+
+def _is_ours(database: peewee.Database, *, create: bool) -> bool:
+    """Whether the file has our tables, or is empty and about to get them. Only reading finds what is no database."""
+    names = "SELECT count(*), max(name = 'outbox_meta') FROM sqlite_master"
+    tables, ours = database.execute_sql(names).fetchone()
+    return bool(ours) or (create and not tables)
 
 
 def _refuse_unusable(path: Path, *, create: bool) -> None:
@@ -224,7 +233,9 @@ def _postgres_error(url: str, password: str, error: Exception) -> DatabaseError:
     reason = " ".join(str(error).split())
     if password:
         reason = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "***", reason)
-    if "does not exist" in reason and "database" in reason:
+    if re.search(r'role "[^"]*" does not exist', reason):
+        hint = "name an existing role as the user in the URL; createuser, or CREATE ROLE … LOGIN, makes one"
+    elif "does not exist" in reason and "database" in reason:
         hint = "createdb, or CREATE DATABASE, makes it"
     elif "password" in reason or "authentication" in reason:
         hint = "check the user and password in the URL, PGPASSWORD or ~/.pgpass"

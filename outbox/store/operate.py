@@ -1,6 +1,7 @@
 """What operators do to messages: retry, hold, release, cancel, resolve, reschedule. In Postfix this is `postsuper`.
 
     retry       failed, expired, held → queued, due now, its counters at zero, its history kept
+                queued for later → due now, and nothing else
     hold        queued → held       release   held → queued       cancel   queued, held → cancelled
     resolve     held in doubt → sent (or failed, where others were refused), or → queued for a second copy
     reschedule  queued, held → the same, due at another time
@@ -51,6 +52,8 @@ class Answer:
 
 def retry(db: Database, which: Filter | Iterable[int], *, who: str) -> list[Answer]:
     """Send again, now, what failed, expired or is held. A Filter without states means what failed or expired.
+
+    What is queued for later (scheduled or deferred) becomes due now; its age, its failures and its claim number stay.
 
     Bounced recipients become pending again by a row of their own at the next claim number; accepted ones never do. The
     message's age starts again (`first_attempt_at`), or what expired would expire once more at its next deferral; for
@@ -168,6 +171,8 @@ def _matching(db: Database, verb: str, which: Filter) -> list[int]:
         .where(Delivery.state.in_(sorted(states)))
         .order_by(Delivery.message_id)
     )
+    if verb == Verb.RETRY:
+        query = query.where((Delivery.state != str(State.QUEUED)) | (Delivery.due_at > audit.now(db)))
     return [message_id for (message_id,) in which.apply(query, db).tuples().execute(db)]
 
 
@@ -176,7 +181,7 @@ def _step(
 ) -> tuple[list[Answer], int]:
     """Judge and change one chunk in the open transaction, and count it in the journal."""
     now = audit.now(db)
-    rows = _locked(db, ids)
+    rows = _locked(db, ids, now)
     refused = {each: "does not exist" for each in ids if each not in rows}
     refused |= {each: words for each, row in rows.items() if (words := _judge(action, row))}
     allowed = [row for each, row in rows.items() if each not in refused]
@@ -190,31 +195,47 @@ def _step(
     return [Answer(each, each in changed, changed.get(each) or refused[each]) for each in ids], journal
 
 
-def _locked(db: Database, ids: Sequence[int]) -> dict[int, Row]:
+def _locked(db: Database, ids: Sequence[int], now: datetime) -> dict[int, Row]:
     """The rows of these messages, locked until the end of the transaction (on SQLite all of them are, since BEGIN)."""
     query = (
-        Delivery.select(
-            Delivery.message_id,
-            Delivery.state,
-            Delivery.claim_no,
-            Delivery.due_at,
-            Delivery.hold_reason,
-            Outbox.erased_at.is_null(False),
-        )
+        Delivery.select(*_JUDGED, Outbox.erased_at.is_null(False).alias("erased"))
         .join(Outbox, on=(Outbox.id == Delivery.message_id))
         .where(Delivery.message_id.in_(among(each for each in ids if 0 < each < 2**63)))
         .order_by(Delivery.message_id)  # one order for everybody who locks, or two of them wait for each other
     )
     if not isinstance(db, SqliteDatabase):
         query = query.for_update(of=Delivery)
-    rows = {
-        message_id: Row(message_id, State(state), claim_no, due_at, hold_reason or "", bool(erased))
-        for message_id, state, claim_no, due_at, hold_reason, erased in query.tuples().execute(db)
-    }
+    rows = {row["message_id"]: _row(row, now) for row in query.dicts().execute(db)}
     counted = audit.latest_fates(list(rows), Recipient.message_id, Recipient.fate, fn.COUNT(Recipient.position))
     for message_id, fate, count in counted.group_by(Recipient.message_id, Recipient.fate).tuples().execute(db):
         rows[message_id].fates[fate] = count
     return rows
+
+
+_JUDGED = (
+    Delivery.message_id,
+    Delivery.state,
+    Delivery.sender,
+    Delivery.claim_no,
+    Delivery.due_at,
+    Delivery.hold_reason,
+    Delivery.failures,
+    Delivery.doubts,
+    Delivery.first_attempt_at,
+)
+
+
+def _row(row: dict[str, Any], now: datetime) -> Row:
+    return Row(
+        row["message_id"],
+        State(row["state"]),
+        audit.standing(row, now),
+        row["sender"],
+        row["claim_no"],
+        row["due_at"],
+        row["hold_reason"] or "",
+        bool(row["erased"]),
+    )
 
 
 def _transaction(db: Database, body: Callable[[], tuple[list[Answer], int]]) -> tuple[list[Answer], int]:
@@ -249,10 +270,12 @@ def _judge(action: _Action, row: Row) -> str:
         return "is being sent right now: try again in a moment"
     states = [str(state) for state in State if state in action.allowed]
     listed = " or ".join(filter(None, (", ".join(states[:-1]), states[-1])))
-    return f"is {row.state}: only {listed} messages can be {action.past}"
+    return f"is {row.standing}: only {listed} messages can be {action.past}"
 
 
 def _judge_retry(row: Row) -> str:
+    if row.standing == State.QUEUED:
+        return "is queued and due already: a runner takes it as soon as it may"
     return "has been erased: there is nothing left to send" if row.erased else ""
 
 

@@ -9,10 +9,14 @@ from typing import Any
 import peewee
 import pytest
 
+from outbox.core.account import Account, Sender, Tls
 from outbox.core.lifecycle import ALLOWED_FROM, BECOMES, State, Verb
 from outbox.core.settlement import DOUBT_HELD, Policy
-from outbox.store import audit, operate
+from outbox.store import accounts, audit, operate
+from outbox.store.filters import Filter
+from outbox.store.journal import Act
 from outbox.store.operate import Answer
+from outbox.store.senders import add_sender
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
 
 IMPATIENT = Policy(max_age=timedelta(0))
@@ -83,6 +87,51 @@ def test_a_retry_drops_an_expiry_that_has_passed_and_keeps_one_to_come(stories: 
     assert _delivery(stories, coming)["expires_at"] is not None
 
 
+def test_what_waits_for_its_next_attempt_is_sent_now_and_keeps_its_age(stories: Stories, db: peewee.Database) -> None:
+    deferred, scheduled = stories.mail(), stories.mail(due_at="2199-01-01")
+    stories.attempt(deferred, GREYLISTED)
+    before = [_delivery(stories, each) for each in (deferred, scheduled)]
+    answers = operate.retry(db, [deferred, scheduled], who=WHO)
+    assert answers == [Answer(each, True, "is queued, due now") for each in (deferred, scheduled)]
+    after = [_delivery(stories, each) for each in (deferred, scheduled)]
+    assert all(new["due_at"] < old["due_at"] for new, old in zip(after, before, strict=True))
+    assert [old | {"due_at": new["due_at"]} for new, old in zip(after, before, strict=True)] == after
+    assert (after[0]["failures"], after[0]["claim_no"]) == (1, 1)
+    assert stories.sql("SELECT verb, count FROM outbox_journal WHERE verb = 'retry'") == [("retry", 2)]
+    assert stories.sql("SELECT count(*) FROM outbox_recipient WHERE fate = 'pending'") == [(0,)]
+    stories.attempt(deferred, OK)
+    assert stories.states(deferred) == ["sent"]
+
+
+def test_a_filter_that_names_them_makes_what_is_deferred_due_now(stories: Stories, db: peewee.Database) -> None:
+    deferred, due = stories.mail(), stories.mail()
+    stories.attempt(deferred, GREYLISTED)
+    assert operate.matching(db, Verb.RETRY, Filter()) == []
+    assert operate.matching(db, Verb.RETRY, Filter(states=("deferred",))) == [deferred]
+    assert operate.matching(db, Verb.RETRY, Filter(states=("queued",))) == [deferred]
+    assert operate.retry(db, [due], who=WHO) == [
+        Answer(due, False, "is queued and due already: a runner takes it as soon as it may")
+    ]
+
+
+def test_a_retry_says_that_the_account_is_paused(stories: Stories, db: peewee.Database) -> None:
+    accounts.add_account(db, Account("main", "relay.example", 25, Tls.NONE), Act(WHO, datetime.now(UTC)))
+    add_sender(db, Sender("shop@example.com", "main"), Act(WHO, datetime.now(UTC)))
+    accounts.pause_account(db, "main", "relay moves", None, Act(WHO, datetime.now(UTC)))
+    message_id = stories.mail()
+    stories.attempt(message_id, GREYLISTED)
+    (answer,) = operate.retry(db, [message_id], who=WHO)
+    assert answer.done
+    assert answer.words.startswith("is queued, due now, but it waits: account main is paused")
+
+
+def test_a_refusal_calls_a_message_what_the_list_calls_it(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    stories.attempt(message_id, GREYLISTED)
+    (answer,) = operate.release(db, [message_id], who=WHO)
+    assert answer.words == "is deferred: only held messages can be released"
+
+
 def test_an_erased_message_cannot_be_retried(stories: Stories, db: peewee.Database) -> None:
     message_id = stories.mail()
     stories.attempt(message_id, SPAM)
@@ -99,7 +148,7 @@ def test_each_message_of_a_batch_gets_its_own_answer(stories: Stories, db: peewe
     stories.claim(sending)
     answers = operate.retry(db, [sent, failed, sending, 4711], who=WHO)
     assert answers == [
-        Answer(sent, False, "is sent: only failed, expired or held messages can be retried"),
+        Answer(sent, False, "is sent: only queued, failed, expired or held messages can be retried"),
         Answer(failed, True, "is queued, due now"),
         Answer(sending, False, "is being sent right now: try again in a moment"),
         Answer(4711, False, "does not exist"),
@@ -123,6 +172,8 @@ def test_every_verb_moves_what_the_life_cycle_allows_and_nothing_else(
     stories: Stories, db: peewee.Database, verb: Verb, state: State
 ) -> None:
     message_id = _in_state(stories, db, state)
+    if (verb, state) == (Verb.RETRY, State.QUEUED):  # what is due already needs none
+        stories.sql("UPDATE outbox_delivery SET due_at = '2199-01-01T00:00:00.000Z' WHERE message_id = ?", message_id)
     before = _delivery(stories, message_id)
     (answer,) = _do(db, verb, message_id)
     allowed = state in ALLOWED_FROM[verb]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import peewee
 import pytest
 
 from outbox.errors import DatabaseError
-from outbox.store.database import connect, dialect_of, safe_url, sqlite_path
+from outbox.store.database import _postgres_error, connect, dialect_of, safe_url, sqlite_path
+from outbox.store.migrate import apply
 from tests.statements import one, run
 
 
@@ -21,6 +24,30 @@ def test_a_sqlite_connection_is_durable_and_has_foreign_keys(sqlite_url: str) ->
     pragmas = {name: one(database, f"PRAGMA {name}") for name in ("journal_mode", "synchronous", "foreign_keys")}
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     assert one(database, "PRAGMA busy_timeout") == 7000
+    database.close()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_the_file_of_another_application_keeps_its_journal_mode(tmp_path: Path, *, create: bool) -> None:
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER)")
+    before = path.read_bytes()
+    database = connect(str(path), create=create)
+    assert one(database, "PRAGMA journal_mode") == "delete"
+    database.close()
+    assert path.read_bytes() == before
+
+
+def test_a_new_file_has_wal_and_one_of_ours_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    database = connect(str(path))
+    assert one(database, "PRAGMA journal_mode") == "wal"
+    apply(database)
+    assert one(database, "PRAGMA journal_mode = delete") == "delete"
+    database.close()
+    database = connect(str(path), create=False)
+    assert one(database, "PRAGMA journal_mode") == "wal"
     database.close()
 
 
@@ -172,6 +199,12 @@ def test_a_postgres_database_that_does_not_exist_is_said(postgres_url: str) -> N
     with pytest.raises(DatabaseError, match='database "nowhere" does not exist') as caught:
         connect(postgres_url.replace(name, "nowhere"))
     assert "CREATE DATABASE" in caught.value.hint
+
+
+def test_a_postgres_role_that_does_not_exist_is_not_taken_for_a_database() -> None:
+    refusal = 'connection failed: FATAL:  role "nobody" does not exist in database "shop"'
+    error = _postgres_error("postgresql://nobody@h/shop", "", peewee.OperationalError(refusal))
+    assert "CREATE ROLE" in error.hint
 
 
 def test_a_missing_driver_is_said_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
