@@ -90,8 +90,10 @@ def blocked(db: Database) -> list[Blocked]:
         .group_by(Delivery.sender)
         .order_by(fn.COUNT(Delivery.message_id).desc(), Delivery.sender)
     )
+    with audit.snapshot(db):  # a sender may hold bytes that are no text
+        rows = list(waiting.tuples().execute(db))
     found = []
-    for sender, count in waiting.tuples().execute(db):
+    for sender, count in rows:
         route = registry.resolve(sender)
         reason = "" if route is None else route.blocked(now)
         if route is None or reason:
