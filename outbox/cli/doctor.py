@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox.cli import output
+from outbox.cli import origin, output
 from outbox.cli.session import Session, session_of
-from outbox.errors import OutboxError
+from outbox.errors import DatabaseError, OutboxError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import peewee
 
     from outbox.core.account import Account
@@ -35,6 +37,8 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 
 class Result(StrEnum):
     OK = "ok"
+    NOTE = "note"
+    """Good to know; nothing has to be done now."""
     WARN = "warn"
     FAIL = "fail"
 
@@ -73,21 +77,24 @@ def examine(session: Session) -> Iterator[Check]:
     except OutboxError as error:
         yield _failed("configuration", error)
         return
-    where = f"database from {config.origin('database')}" if config.database else "no database in it"
+    where = f"database from {origin.source(config)}" if config.database else "no database in it"
     yield Check("configuration", Result.OK, f"{config.file or 'no file'}; {where}")
     if not config.database:
-        hint = "outbox init writes a configuration; or give --database URL, or set OUTBOX_DATABASE"
-        yield Check("database", Result.FAIL, "no database is configured", hint)
+        yield _failed("database", origin.none_configured(config))
         return
     from outbox.store.database import connect
+    from outbox.store.opened import refusals
 
     try:
         db = connect(config.database, create=False)
-    except OutboxError as error:
-        yield _failed("database", error)
+    except DatabaseError as error:
+        yield _failed("database", origin.located(error, config, session.database_url))
         return
     try:
-        yield from _examine_database(session, db)
+        with refusals():
+            yield from _examine_database(session, db)
+    except DatabaseError as error:
+        yield _failed("database", error)
     finally:
         db.close()
 
@@ -99,8 +106,8 @@ def _examine_database(session: Session, db: peewee.Database) -> Iterator[Check]:
     yield from _sqlite(session, db) if dialect(db) == "sqlite" else _postgres(session, db)
     try:
         migrate.check(db)
-    except OutboxError as error:
-        yield _failed("schema", error)
+    except DatabaseError as error:
+        yield _failed("schema", origin.located(error, session.config, session.database_url))
         return
     yield from _identity(session, migrate.status(db))
     for examination in (_accounts, _senders, _runners, _queue):
@@ -128,7 +135,7 @@ def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
         yield Check("journal", Result.FAIL, f"the journal mode is {mode}, not WAL: writers and readers block", hint)
     elif health.has_wal_reset_bug():
         words = f"WAL, but {health.engine(db)} has the WAL-reset bug: two connections can, rarely, damage the file"
-        yield Check("journal", Result.WARN, words, "use a Python with SQLite 3.51.3 or later; keep backups")
+        yield Check("journal", Result.NOTE, words, "SQLite 3.51.3 or later has it no more: docs/operate.md, Backups")
     else:
         yield Check("journal", Result.OK, "WAL")
     if path.exists():
@@ -145,12 +152,17 @@ def _file(session: Session, path: Path) -> Iterator[Check]:
         return
     beside = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
     open_to_all = [each for each in beside if each.exists() and each.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH)]
-    if open_to_all:
+    if open_to_all and reachable(path):
         names = ", ".join(each.name for each in open_to_all)
         hint = f"chmod o-rw {' '.join(str(each) for each in open_to_all)}"
         yield Check("files", Result.WARN, f"every user of this machine can read all mail: {names}", hint)
     else:
         yield Check("files", Result.OK, f"{path.name} is closed to other users")
+
+
+def reachable(path: Path) -> bool:
+    """Whether every user may pass through all the directories above a file."""
+    return all(each.stat().st_mode & stat.S_IXOTH for each in path.resolve().parents)
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
@@ -187,10 +199,9 @@ def _postgres(session: Session, db: peewee.Database) -> Iterator[Check]:
 
 
 def _identity(session: Session, status: SchemaStatus) -> Iterator[Check]:
-    expected = session.config.database_uuid
-    if expected and expected != status.database_uuid:
-        words = f"this is database {status.database_uuid}, and the configuration is for {expected}: a copy?"
-        yield Check("schema", Result.FAIL, words, "if it is to send mail, change database_uuid in the configuration")
+    another = origin.another_database(session.config, status.database_uuid)
+    if another is not None:
+        yield _failed("schema", another)
     else:
         yield Check("schema", Result.OK, f"version {status.version}")
 
@@ -207,14 +218,28 @@ def _accounts(session: Session, db: peewee.Database) -> Iterator[Check]:
     yield from _key(session, sealed)
     now = audit.now(db)
     for account in found:
-        if reason := account.blocked(now):
-            yield Check("account", Result.WARN, reason, f"outbox account resume {account.name}")
+        if account.is_paused(now):
+            refused = account.pause_reason.startswith("auth: ")  # what a runner met, not what a person asked for
+            remedy = "set-password" if refused else "resume"
+            yield Check("account", Result.WARN, account.blocked(now), f"outbox account {remedy} {account.name}")
+    yield from _relays(found, now)
     if found:
         words = f"{counted(len(found), 'account')}, {len(sealed)} with a password"
         yield Check("account", Result.OK, words)
     else:
         hint = "outbox account add NAME --relay HOST:PORT --tls starttls --username NAME"
         yield Check("account", Result.WARN, "there is no account, so nothing can be sent", hint)
+
+
+def _relays(found: Sequence[Account], now: datetime) -> Iterator[Check]:
+    """Relays that did not answer the last time; each once, however many accounts use it."""
+    failing = {account.relay: account for account in found if account.breaker_failures}
+    for relay, account in failing.items():
+        times = (
+            f"the last {account.breaker_failures:,} attempts" if account.breaker_failures > 1 else "the last attempt"
+        )
+        words = f"relay {relay}: {times} failed: {account.breaker_reason}"
+        yield Check("relay", Result.WARN, words, f"outbox account test {account.name}")
 
 
 def _key(session: Session, sealed: Sequence[Account]) -> Iterator[Check]:
@@ -275,9 +300,14 @@ def _runners(session: Session, db: peewee.Database) -> Iterator[Check]:
 
     now = audit.now(db)
     alive = False
-    for runner in health.runners(db):
+    found = health.runners(db)
+    absent = health.absent(session.config.database, session.clock, [each.id for each in found if each.alive])
+    for runner in found:
         who = f"{runner.id[:8]} on {runner.host}, pid {runner.pid}, version {runner.version}"
-        if runner.alive:
+        if runner.id in absent:
+            words = f"{who} is dead: it was killed, or its host went down"
+            yield Check("runner", Result.WARN, words, "outbox run: any other runner takes its mail back")
+        elif runner.alive:
             alive = True
             yield Check("runner", Result.OK, f"{who}, for {lasting(now - runner.started_at)}")
         else:
@@ -295,8 +325,11 @@ def _queue(session: Session, db: peewee.Database) -> Iterator[Check]:
 
     queue = health.queue(db)
     if queue.stuck:
-        words = f"{counted(queue.stuck, 'message')} should be moving and is not"
-        yield Check("queue", Result.WARN, words, "SELECT * FROM outbox_stuck says which, and why")
+        more = f" and {queue.stuck - len(queue.stuck_ids):,} more" if queue.stuck > len(queue.stuck_ids) else ""
+        ids = ", ".join(str(each) for each in queue.stuck_ids)
+        verb = "is" if queue.stuck == 1 else "are"
+        words = f"{counted(queue.stuck, 'message')} should be moving and {verb} not: {ids}{more}"
+        yield Check("queue", Result.WARN, words, f"outbox show {queue.stuck_ids[0]}; the view outbox_stuck has all")
     if queue.in_doubt:
         words = f"{counted(queue.in_doubt, 'message')} held in doubt: only a person can say what became of them"
         yield Check("queue", Result.WARN, words, "outbox list --state held, then outbox resolve")

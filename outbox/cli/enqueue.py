@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime
@@ -27,14 +28,18 @@ app = typer.Typer()
 
 From = Annotated[str, typer.Option("--from", metavar="ADDRESS", help='"Shop <shop@example.com>", or bare.')]
 To = Annotated[list[str] | None, typer.Option("--to", metavar="ADDRESS", help="May be given more than once.")]
-Cc = Annotated[list[str] | None, typer.Option("--cc", metavar="ADDRESS", help="The same.")]
-Bcc = Annotated[list[str] | None, typer.Option("--bcc", metavar="ADDRESS", help="The same.")]
-ReplyTo = Annotated[list[str] | None, typer.Option("--reply-to", metavar="ADDRESS", help="The same.")]
+Cc = Annotated[list[str] | None, typer.Option("--cc", metavar="ADDRESS", help="May be given more than once.")]
+Bcc = Annotated[list[str] | None, typer.Option("--bcc", metavar="ADDRESS", help="May be given more than once.")]
+ReplyTo = Annotated[
+    list[str] | None, typer.Option("--reply-to", metavar="ADDRESS", help="May be given more than once.")
+]
 Subject = Annotated[str, typer.Option("--subject", help="May be left out.")]
 Text = Annotated[str | None, typer.Option("--text", metavar="TEXT", help="The body; - reads it from standard input.")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="An HTML body, from a file.")]
 Attach = Annotated[list[Path] | None, typer.Option("--attach", metavar="FILE", help="May be given more than once.")]
-Header = Annotated[list[str] | None, typer.Option("--header", metavar="'NAME: TEXT'", help="The same.")]
+Header = Annotated[
+    list[str] | None, typer.Option("--header", metavar="'NAME: TEXT'", help="May be given more than once.")
+]
 Due = Annotated[str, typer.Option("--due", metavar="MOMENT", help="Not before then: 2026-12-24T18:00Z.")]
 DueIn = Annotated[str, typer.Option("--in", metavar="TIME", help="Not before that has passed: 10m.")]
 Expires = Annotated[str, typer.Option("--expires", metavar="MOMENT", help="Give up then.")]
@@ -43,7 +48,7 @@ Key = Annotated[str, typer.Option("--key", help="A second mail with the same key
 Priority = Annotated[int, typer.Option("--priority", min=0, max=9, help="0 is the most urgent.")]
 Tag = Annotated[str, typer.Option("--tag", help="A word to find it by.")]
 OnDoubt = Annotated[str, typer.Option("--on-doubt", metavar="retry|hold", help="When the relay may have it already.")]
-Wait = Annotated[float | None, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait until it is sent.")]
+Wait = Annotated[str, typer.Option("--wait", metavar="TIME", help="Wait so long until it is sent: 4s; 4 are seconds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _LOOK_EVERY = 0.1  # seconds
@@ -70,12 +75,12 @@ def enqueue(
     priority: Priority = 5,
     tag: Tag = "",
     on_doubt: OnDoubt = "retry",
-    wait: Wait = None,
+    wait: Wait = "",
     as_json: Json = False,
 ) -> None:
     """Enqueue a mail and print its id. With --wait, end with 0 only if it was sent in that time."""
     session = session_of(ctx)
-    now = session.clock.now()
+    now, patience = session.clock.now(), _seconds(wait)
     columns: dict[str, object] = {
         "sender": sender,
         "to": to or (),
@@ -96,7 +101,7 @@ def enqueue(
     }
     with session.database() as db:
         message_id, fresh = _insert(db, columns, key)
-        record = None if wait is None else _wait(session, db, message_id, wait)
+        record = None if patience is None else _wait(session, db, message_id, patience)
         reason = _why_not_yet(db, record) if record is not None and record.final_at is None else ""
     _report(message_id, record, reason, fresh=fresh, as_json=as_json)
     if record is not None and record.state != "sent":
@@ -201,15 +206,32 @@ def _headers(lines: Iterable[str]) -> dict[str, list[str]]:
     return headers
 
 
+def _seconds(text: str) -> float | None:
+    """``4s``, or ``4``, as the option took in the beginning; None where it was not given."""
+    if not text:
+        return None
+    try:
+        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text).total_seconds()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error), param_hint="--wait") from None
+
+
 def _moment(now: datetime, moment: str, option: str, span: str, span_option: str) -> datetime | None:
     if moment and span:
         raise typer.BadParameter(f"give one of {option} and {span_option}")
-    try:
-        if span:
+    if span:
+        try:
             return now + parse_duration(span)
-        found = datetime.fromisoformat(moment) if moment else None
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(str(error), param_hint=span_option if span else option) from None
-    if found is not None and found.tzinfo is None:
+        except (ValueError, OverflowError) as error:
+            raise typer.BadParameter(str(error), param_hint=span_option) from None
+    if not moment:
+        return None
+    example = f"write one such as 2026-12-24T18:00Z, or {span_option} 1d"
+    try:
+        # A day alone is midnight; fromisoformat takes no zone behind one.
+        found = datetime.fromisoformat(re.sub(r"^(\d{4}-\d\d-\d\d)(?=Z$|[+-]\d\d:?\d\d$)", r"\1T00:00", moment))
+    except ValueError:
+        raise typer.BadParameter(f"{moment!r} is not a moment; {example}", param_hint=option) from None
+    if found.tzinfo is None:
         raise typer.BadParameter(f"{moment} needs its time zone: {moment}Z is UTC", param_hint=option)
     return found

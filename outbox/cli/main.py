@@ -13,13 +13,32 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from outbox.cli import account, config, demo, doctor, enqueue, init, key, output, queue, run, schema, sender, stats
+from outbox.cli import (
+    account,
+    config,
+    demo,
+    doctor,
+    enqueue,
+    init,
+    key,
+    output,
+    queue,
+    run,
+    schema,
+    sender,
+    stats,
+    usage,
+)
 from outbox.cli.session import Session, session_of
 from outbox.errors import OutboxError
 
 
 class Program(TyperGroup):
     """Ends every failure as one line ``error: …``, one line ``hint: …`` and its exit code (see `outbox.cli`)."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        usage.polish(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -45,23 +64,11 @@ class Program(TyperGroup):
         except typer.Abort:
             output.note("interrupted")
             code = 130
-        except Exception as error:  # noqa: BLE001 -- what is not typer's own is raised again
-            code = _usage(error)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not typer's own: a defect
+                raise
+            code = usage.complain(error, sys.argv[1:] if args is None else args)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def _usage(error: Exception) -> int:
-    """Typer's own complaints about the command line, in our form. Anything else is a defect, and goes on as it is."""
-    if not hasattr(error, "format_message"):
-        raise error
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        output.say(context.get_help() if context is not None else str(error))
-        return 2
-    output.note(f"error: {error.format_message()}")
-    if context is not None:
-        output.note(f"hint: {context.command_path} --help")
-    return int(getattr(error, "exit_code", 2))
 
 
 app = typer.Typer(
@@ -110,7 +117,10 @@ def program(
         str, typer.Option("--database", metavar="URL", help="Instead of the configured one. Also OUTBOX_DATABASE.")
     ] = "",
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; twice: show where an error came from.")
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Say more; twice: show where an error is from."
+        ),
     ] = 0,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours. Also NO_COLOR.")] = False,
     version: Annotated[

@@ -33,6 +33,7 @@ STYLES = {
     "paused": "yellow",
     "relinquished": "bright_black",
     "ok": "green",
+    "note": "cyan",
     "warn": "yellow",
     "fail": "bold red",
 }

@@ -103,7 +103,7 @@ def _print(lines: list[Line], counts: dict[State, int], limit: int, now: datetim
 @app.command()
 def show(
     ctx: typer.Context,
-    message_id: Annotated[int, typer.Argument(metavar="ID", help="The message.")],
+    which: Annotated[str, typer.Argument(metavar="ID", help="The message.")],
     eml: Annotated[bool, typer.Option("--eml", help="Print the message itself, as a relay gets it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -112,6 +112,7 @@ def show(
 
     if eml and as_json:
         raise typer.BadParameter("give one of --eml and --json")
+    message_id = _id(which)
     session = session_of(ctx)
     if eml:
         from outbox.core.render import render
@@ -327,10 +328,14 @@ def _ids(words: Iterable[str]) -> list[int]:
     found = []
     for word in words:
         for text in sys.stdin.read().split() if word == "-" else [word]:
-            if not (text.isascii() and text.isdigit()):
-                raise typer.BadParameter(f"{text!r} is not a message id")
-            found.append(int(text))
+            found.append(_id(text))
     return found
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not a message id")
+    return int(text)
 
 
 def _filter(

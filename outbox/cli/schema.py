@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox.cli.session import session_of
+from outbox.errors import DatabaseError, SchemaError
 
 if TYPE_CHECKING:
     import peewee
@@ -98,18 +99,24 @@ def check(ctx: typer.Context, database: Database = None, as_json: Json = False) 
 @contextmanager
 def _opened(ctx: typer.Context, database: str | None, *, create: bool) -> Iterator[peewee.Database]:
     """The database that the option or the configuration names. Raises ConfigError, DatabaseError."""
-    from outbox import config
-    from outbox.errors import ConfigError
+    from outbox.cli import origin
+    from outbox.config import load
     from outbox.store.database import connect
 
     session = session_of(ctx)
-    url = config.load(session.config_path, database=database or session.database_url or None).database
-    if not url:
-        raise ConfigError(
-            "no database is configured", hint="give --database URL, or set OUTBOX_DATABASE, or write outbox.toml"
-        )
-    opened = connect(url, application_name="outbox schema", create=create)
+    typed = database or session.database_url
+    config = load(session.config_path, database=typed or None)
+    if not config.database:
+        raise origin.none_configured(config)
+    try:
+        opened = connect(config.database, application_name="outbox schema", create=create)
+    except DatabaseError as error:
+        raise origin.located(error, config, typed) from error
     try:
         yield opened
+    except SchemaError as error:
+        if create:
+            raise
+        raise origin.located(error, config, typed) from error
     finally:
         opened.close()

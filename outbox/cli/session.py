@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from outbox.cli import output
 from outbox.clock import Clock
 from outbox.core.secret import Secret
-from outbox.errors import ConfigError
+from outbox.errors import DatabaseError
 
 if TYPE_CHECKING:
     from outbox.config import Config
@@ -65,16 +66,21 @@ class Session:
         """The database, open, with the tables that this program needs. Raises DatabaseError, SchemaError, ConfigError;
         also for whatever the database refuses inside the block.
         """
-        url = self.config.database
-        if not url:
-            raise ConfigError(
-                "no database is configured",
-                hint="`outbox init` writes a configuration; or give --database URL, or set OUTBOX_DATABASE",
-            )
+        from outbox.cli import origin
+
+        if not self.config.database:
+            raise origin.none_configured(self.config)
         from outbox.store.opened import opened
 
-        with opened(url) as db:
-            yield db
+        usable = False
+        try:
+            with opened(self.config.database) as db:
+                usable = True
+                yield db
+        except DatabaseError as error:
+            if usable:
+                raise
+            raise origin.located(error, self.config, self.database_url) from error
 
     def act(self) -> Act:
         """Who does what this call does, and when, for the journal."""
@@ -138,11 +144,14 @@ def _read(file: Path) -> bytes:
         raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Go on only if a person agrees, or `--yes` was given. Without a terminal to ask on, --yes is needed."""
+def confirm(question: str, *, yes: bool, default: bool = False, declined: str = "nothing was done") -> None:
+    """Go on only if a person agrees, or `--yes` was given. Without a terminal to ask on, --yes is needed. `default` is
+    what Return says. Ends with 1, and the word `declined`, when the answer is no.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"{question} Say so with --yes, for there is no terminal to ask on.")
-    if not typer.confirm(question, err=True):
-        raise typer.Abort
+    if not typer.confirm(question, default=default, err=True):
+        output.note(declined)
+        raise typer.Exit(1)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from threading import Event
 
 from peewee import Database, SqliteDatabase, fn
 
+from outbox.clock import Clock
 from outbox.core.lifecycle import State
-from outbox.store import accounts, audit
+from outbox.store import TransientError, accounts, audit, open_store
 from outbox.store.tables import Delivery, Runner, UtcDateTimeField
 
 FAR = timedelta(days=30)
 """Mail that is due later than this from now was probably not meant to be."""
+
+STUCK_LISTED = 5
+"""Messages that stand still and are named."""
 
 FIXED_SQLITE = (3, 51, 3)
 """The first SQLite without the WAL-reset bug, by which two connections can damage a database (sqlite.org/wal.html, "The
@@ -37,13 +43,16 @@ class RunnerLine:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits. `due` may go now, as far as its sender and account are not paused; `stuck` should be moving."""
+    """What waits. `due` may go now, as far as its sender and account are not paused; `stuck` should be moving, and
+    `stuck_ids` are the first of it.
+    """
 
     due: int
     oldest_due_at: datetime | None
     held: int
     in_doubt: int
     stuck: int
+    stuck_ids: tuple[int, ...]
     far: int
 
 
@@ -66,17 +75,38 @@ def runners(db: Database) -> list[RunnerLine]:
     ]
 
 
+def absent(url: str, clock: Clock, runners: Sequence[str]) -> list[str]:
+    """Which of these runners do not hold the lock that each holds while it lives; seen twice, for a connection that
+    broke comes back.
+    """
+    store, gone = open_store(url, clock), list(runners)
+    for wait in (0.0, store.absent_for):
+        if not gone:
+            break
+        Event().wait(wait)
+        with suppress(TransientError):  # asked again by whoever asks again
+            store.open()
+            with store.reading():
+                gone = store.absent(gone)
+            continue
+        gone = []
+    store.close()
+    return gone
+
+
 def queue(db: Database) -> Queue:
     """How much waits, and what of it stands still."""
     now = audit.now(db)
     due = (Delivery.state == str(State.QUEUED)) & (Delivery.due_at <= now)
     oldest = Delivery.select(fn.MIN(Delivery.due_at)).where(due).scalar(db)
+    stuck = db.execute_sql(f"SELECT id FROM outbox_stuck ORDER BY id LIMIT {STUCK_LISTED}").fetchall()
     return Queue(
         due=_count(db, due),
         oldest_due_at=UtcDateTimeField().python_value(oldest),
         held=_count(db, Delivery.state == str(State.HELD)),
         in_doubt=_count(db, (Delivery.state == str(State.HELD)) & (Delivery.doubts > 0)),
         stuck=int(db.execute_sql("SELECT count(*) FROM outbox_stuck").fetchone()[0]),
+        stuck_ids=tuple(int(row[0]) for row in stuck),
         far=_count(db, (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now + FAR)),
     )
 

@@ -23,10 +23,21 @@ def opened(url: str) -> Iterator[Database]:
     """
     db = connect(url, create=False)
     try:
-        check(db)
-        yield db
-    except PeeweeException as error:
-        # Without PostgreSQL's DETAIL, which shows the row; for the same reason the cause is not chained.
-        raise DatabaseError(f"the database refused: {str(error).partition(chr(10))[0]}") from None
+        with refusals():
+            check(db)
+            yield db
     finally:
         db.close()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A DatabaseError for whatever the database refuses within, in one line, and what to do where a role may not."""
+    try:
+        yield
+    except PeeweeException as error:
+        # Without PostgreSQL's DETAIL, which shows the row; for the same reason the cause is not chained.
+        reason = str(error).partition("\n")[0]
+        denied = "permission denied" in reason
+        hint = "this needs the role outbox_runner; an auditor reads the views with SQL (docs/audit.md)"
+        raise DatabaseError(f"the database refused: {reason}", hint=hint if denied else "") from None

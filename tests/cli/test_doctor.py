@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from outbox.cli.doctor import file_system
 from outbox.store import health
 from outbox.store.database import sqlite_path
 from outbox.store.filters import written
+from outbox.store.listener import advisory_key
+from outbox.store.sqlite import SqliteStore
 from tests.cli.program import CANARY, Program
 from tests.stories import Stories
 
@@ -68,7 +72,8 @@ def test_a_bad_configuration_is_the_only_thing_found(sqlite_program: Program) ->
 
 def test_no_database_at_all_is_a_failure(sqlite_program: Program) -> None:
     *_, check = sqlite_program.json("doctor", code=1)["checks"]
-    assert (check["check"], check["words"]) == ("database", "no database is configured")
+    assert check["check"] == "database"
+    assert check["words"].startswith("no database is configured: there is no ./outbox.toml")
 
 
 def test_a_database_that_cannot_be_reached_is_a_failure(sqlite_program: Program) -> None:
@@ -136,6 +141,46 @@ def test_what_is_paused_is_a_warning(outbox: Program) -> None:
     assert found["hint"] == "outbox account resume shop"
 
 
+def test_a_pause_over_a_password_wants_another_password(outbox: Program, stories: Stories) -> None:
+    stories.sql("UPDATE outbox_account SET pause_reason = 'auth: 535 5.7.8 no'")
+    found = _found(outbox.json("doctor"), "account")
+    assert (found["result"], found["hint"]) == ("warn", "outbox account set-password shop")
+
+
+def test_a_relay_that_does_not_answer_is_a_warning(outbox: Program, stories: Stories) -> None:
+    stories.sql("UPDATE outbox_account SET breaker_failures = 3, breaker_reason = 'connection refused'")
+    found = _found(outbox.json("doctor"), "relay")
+    assert found["words"] == "relay smtp.example.com:587: the last 3 attempts failed: connection refused"
+    assert found["hint"] == "outbox account test shop"
+
+
+def test_a_runner_that_was_killed_is_dead_before_its_lease_is_over(outbox: Program, stories: Stories) -> None:
+    _runner(stories, lock=False)
+    presence = Path(sqlite_path(outbox.url) + ".runner-fedcba9876543210") if "sqlite" in outbox.url else None
+    if presence is not None:
+        presence.touch()  # as it is left behind, with nobody's lock on it
+    found = _found(outbox.json("doctor"), "runner")
+    assert (found["result"], "is dead: it was killed" in found["words"]) == ("warn", True)
+
+
+def test_what_a_role_may_not_do_is_a_failure_with_its_role(sqlite_program: Program, postgres_url: str) -> None:
+    program = Program(sqlite_program.home, postgres_url).init()
+    with Stories(postgres_url) as stories:
+        stories.sql("DROP ROLE IF EXISTS newcomer")
+        stories.sql("CREATE ROLE newcomer LOGIN PASSWORD 'x'")
+        stories.sql("GRANT SELECT ON outbox_meta TO newcomer")
+        try:
+            url = re.sub(r"://([^@/]*@)?", "://newcomer:x@", postgres_url)
+            report = program.json("--database", url, "doctor", code=1)
+            said = program.fails(4, "--database", url, "list")
+        finally:
+            stories.sql("DROP OWNED BY newcomer")
+            stories.sql("DROP ROLE newcomer")
+    found = [each for each in report["checks"] if "permission denied" in each["words"]]
+    assert [each["hint"].partition(";")[0] for each in found] == ["this needs the role outbox_runner"]
+    assert "hint: this needs the role outbox_runner; an auditor reads the views" in said
+
+
 def test_mail_of_an_unregistered_sender_is_a_warning(outbox: Program, stories: Stories) -> None:
     _runner(stories)
     stories.mail(sender="root@example.org")
@@ -165,7 +210,7 @@ def test_what_stands_still_is_a_warning(outbox: Program, stories: Stories) -> No
     stories.mail(due_at=(datetime.now(UTC) + timedelta(days=40)).isoformat())
     words = [each["words"] for each in outbox.json("doctor")["checks"] if each["check"] == "queue"]
     assert words == [
-        "1 message should be moving and is not",
+        "1 message should be moving and is not: 1",
         "1 message held in doubt: only a person can say what became of them",
         "1 message due in more than 30 days: meant to be?",
         "0 due; 1 held",
@@ -174,13 +219,16 @@ def test_what_stands_still_is_a_warning(outbox: Program, stories: Stories) -> No
 
 @POSIX
 def test_mail_that_every_user_can_read_is_a_warning(sqlite_program: Program) -> None:
-    _well(sqlite_program)
-    path = sqlite_path(sqlite_program.url)
-    Path(path).chmod(0o644)
-    found = _found(sqlite_program.json("doctor"), "files")
-    assert (found["result"], "chmod o-rw" in found["hint"]) == ("warn", True)
-    Path(path).chmod(0o640)
-    assert _found(sqlite_program.json("doctor"), "files")["result"] == "ok"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "shop.db"
+        program = Program(sqlite_program.home, f"sqlite:///{path}").init()
+        path.chmod(0o644)
+        assert _found(program.json("doctor"), "files")["result"] == "ok"  # nobody else may enter its directory
+        Path(folder).chmod(0o755)
+        found = _found(program.json("doctor"), "files")
+        assert (found["result"], "chmod o-rw" in found["hint"]) == ("warn", True)
+        path.chmod(0o640)
+        assert _found(program.json("doctor"), "files")["result"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +268,16 @@ def _well(program: Program) -> Program:
     return program
 
 
-def _runner(stories: Stories, name: str = "fedcba9876543210", *, lease: timedelta = timedelta(minutes=1)) -> None:
+def _runner(
+    stories: Stories,
+    name: str = "fedcba9876543210",
+    *,
+    lease: timedelta = timedelta(minutes=1),
+    lock: bool = True,
+) -> None:
+    """A runner. `lock`: it holds the lock of those who live (on SQLite: has no file)."""
+    if lock and not isinstance(stories.store, SqliteStore):
+        stories.sql("SELECT pg_advisory_lock(?)", advisory_key(name))
     now = datetime.now(UTC)
     stories.sql(
         "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until)"

@@ -92,7 +92,10 @@ def test_a_second_mail_with_the_same_key_is_the_first(outbox: Program) -> None:
         ((*MAIL, "--text", "Hi", "--header", "nonsense"), "is not NAME: TEXT"),
         ((*MAIL, "--text", "Hi", "--header", "From: x@example.com"), "headers"),
         ((*MAIL, "--text", "Hi", "--due", "2199-12-24T18:00"), "2199-12-24T18:00Z is UTC"),
-        ((*MAIL, "--text", "Hi", "--due", "tomorrow"), "Invalid isoformat"),
+        (
+            (*MAIL, "--text", "Hi", "--due", "tomorrow"),
+            "'tomorrow' is not a moment; write one such as 2026-12-24T18:00Z, or --in 1d",
+        ),
         ((*MAIL, "--text", "Hi", "--due", "2199-12-24T18:00Z", "--in", "1h"), "give one of --due and --in"),
         ((*MAIL, "--text", "Hi", "--in", "1 fortnight"), "is not a duration"),
         ((*MAIL, "--text", "Hi", "--in", "999999999d"), "out of range"),

@@ -82,7 +82,30 @@ def test_it_notices_a_configuration_that_is_for_another_copy_of_the_database(sql
     text = Path("outbox.toml").read_text(encoding="utf-8")
     uuid = load().database_uuid
     Path("outbox.toml").write_text(text.replace(uuid, "00000000-0000-4000-a000-000000000000"), encoding="utf-8")
-    assert "is it a copy?" in sqlite_program.fails(3, "init")
+    assert "a copy?" in sqlite_program.fails(3, "init")
+
+
+def test_one_file_is_one_database_however_it_is_written(sqlite_program: Program) -> None:
+    sqlite_program.run("init", "--database", "new.db")
+    assert "kept  the tables in new.db" in sqlite_program.run("init", "--database", "sqlite:///new.db").stdout
+
+
+def test_a_variable_left_from_elsewhere_is_noticed(sqlite_program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_DATABASE", sqlite_program.url)
+    said = sqlite_program.run("init", "--database", "here.db").stderr
+    assert "warning: OUTBOX_DATABASE is set, to " in said
+    assert "and overrides outbox.toml\nhint: unset OUTBOX_DATABASE" in said
+    monkeypatch.setenv("OUTBOX_DATABASE", "gone/shop.db")
+    said = sqlite_program.run("init", code=4).stderr
+    assert "warning: OUTBOX_DATABASE is set, and overrides outbox.toml" in said
+    assert "(from the environment variable OUTBOX_DATABASE)" in said
+    assert "mkdir" not in said
+
+
+def test_it_names_the_next_steps_that_are_left(sqlite_program: Program) -> None:
+    sqlite_program.init().add_account()
+    said = sqlite_program.run("init").stderr
+    assert said == "next: outbox sender add ADDRESS --account shop\n      outbox run\n"
 
 
 def test_without_a_terminal_it_needs_a_database_or_yes(sqlite_program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_mistyped_command_or_option_is_a_usage_error_with_a_hint(sqlite_progra
     assert "Did you mean 'list'?" in said
     assert "hint: outbox account --help" in said
     assert "--relay" in sqlite_program.fails(2, "account", "add", "x")
-    assert "'--tls'" in sqlite_program.fails(2, "account", "add", "x", "--relay", "h", "--tls", "maybe")
+    assert "error: --tls: 'maybe'" in sqlite_program.fails(2, "account", "add", "x", "--relay", "h", "--tls", "maybe")
 
 
 def test_an_error_is_two_lines_and_its_place_is_shown_at_vv(sqlite_program: Program) -> None:
@@ -60,10 +61,54 @@ def test_each_kind_of_trouble_has_its_exit_code(sqlite_program: Program) -> None
     assert "there is no configuration file" in sqlite_program.fails(3, "--config", "none.toml", "account", "list")
     assert "there is no database" in sqlite_program.fails(4, "--database", "sqlite:///none.db", "account", "list")
     Path("empty.db").touch()
-    assert "outbox schema apply" in sqlite_program.fails(4, "--database", "sqlite:///empty.db", "account", "list")
+    said = sqlite_program.fails(4, "--database", "sqlite:///empty.db", "account", "list")
+    assert "/empty.db (from --database) has no tables of Outbox\n" in said
+    assert "hint: outbox init --database sqlite:///empty.db; or is it another file?" in said
     Path("text.db").write_text("this is not a database, however long it is looked at " * 40, encoding="utf-8")
     sqlite_program.fails(4, "--database", "sqlite:///text.db", "account", "list")
     assert not Path("none.db").exists()
+
+
+def test_a_value_from_the_environment_is_said_to_be(sqlite_program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_DATABASE", "gone.db")
+    said = sqlite_program.fails(4, "list")
+    assert "(from the environment variable OUTBOX_DATABASE)\nhint: unset OUTBOX_DATABASE" in said
+    monkeypatch.setenv("OUTBOX_DATABASE", "gone/shop.db")
+    assert "mkdir" not in sqlite_program.fails(4, "list")
+
+
+@pytest.mark.parametrize(
+    ("args", "moved"),
+    [
+        ("run --database shop.db", "--database shop.db run"),
+        ("list --state failed --no-color", "--no-color list --state failed"),
+        ("account list --config=x", "--config=x account list"),
+        ("run -v", "-v run"),
+    ],
+)
+def test_a_global_option_behind_its_command_is_shown_where_it_goes(
+    sqlite_program: Program, args: str, moved: str
+) -> None:
+    said = sqlite_program.fails(2, *args.split())
+    assert said.endswith(f" goes before the command: outbox {moved}\n")
+
+
+def test_no_help_text_speaks_of_python_or_breaks_off(sqlite_program: Program) -> None:
+    texts = [sqlite_program.run("--help").stdout]
+    commands = [line.split()[0] for line in texts[0].partition("Commands:")[2].splitlines() if line[2:3].strip()]
+    texts += [sqlite_program.run(each, "--help").stdout for each in commands]
+    assert len(texts) > 15
+    for text in texts:
+        assert "<" not in text.replace("<shop@example.com>", "")
+        assert not re.search(r"(?<![]}])\.\.\.", text)  # typer's own mark of what may be repeated
+
+
+def test_what_cannot_be_read_is_said_in_plain_words(sqlite_program: Program) -> None:
+    sqlite_program.init()
+    assert "error: 'abc' is not a message id\n" in sqlite_program.fails(2, "show", "abc")
+    assert "error: -n or --limit must be a whole number\n" in sqlite_program.fails(2, "list", "--limit", "x")
+    said = sqlite_program.fails(2, "enqueue", "--from", "a@b.example", "--priority", "11")
+    assert "error: --priority must be at most 9\n" in said
 
 
 def test_config_show_says_where_each_value_came_from_without_a_password(sqlite_program: Program) -> None:
