@@ -302,4 +302,4 @@ class Runner(Program):
 
     def started(self, seconds: float = PATIENCE) -> str:
         """Until it is at work. The beginning of its id."""
-        return self.says(r"runner ([0-9a-f]{8}) started", seconds)[1]
+        return self.says(r"runner ([0-9a-f]{8}) serves", seconds)[1]

@@ -46,7 +46,10 @@ def demo(
             code = 130 if leave else 0
     if code != 1:
         print_line()
-        print_line(("Ended; everything temporary is removed. Your own: outbox init, and docs/.", ""))
+        print_line((f"Ended; everything temporary is removed. Your own: {_program()} init, and docs/.", ""))
+        if not leave:
+            unset = "set OUTBOX_DATABASE=" if sys.platform == "win32" else "unset OUTBOX_DATABASE"
+            print_line((f"In the other terminal: {unset}", ""))
     raise typer.Exit(code)
 
 
@@ -183,14 +186,14 @@ async def _stay(here: Stage) -> None:
     setting, value = f"set OUTBOX_DATABASE={database}", "%OUTBOX_DATABASE%"
     if sys.platform != "win32":
         setting, value = f"export OUTBOX_DATABASE={shlex.quote(database)}", "$OUTBOX_DATABASE"
-    query = '"SELECT * FROM outbox_status"'
+    query = '"SELECT id, state, subject, last_reply FROM outbox_status"'
     print_line(("The runner and the relay go on until Ctrl-C. In another terminal:", "bold"))
     for command in (
         setting,
         f"{program} list",
         f"{program} show 3",
         f"{program} enqueue --from {SENDER} --to you@example.net --text Hello",
-        f'sqlite3 "{value}" {query}',
+        f'sqlite3 -box "{value}" {query}',
     ):
         print_line((f"  {command}", "cyan"))
     print_line()

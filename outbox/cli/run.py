@@ -30,7 +30,7 @@ def run(
     ] = False,
     wait: Annotated[
         str, typer.Option("--wait", metavar="TIME", help="With --until-empty: also do what comes due within this time.")
-    ] = "0s",
+    ] = "",
     once: Annotated[bool, typer.Option("--once", help="Send what is due now, and end.")] = False,
     processes: Annotated[
         int, typer.Option("--processes", min=1, max=64, metavar="N", help="This many runners, each in its own process.")
@@ -49,6 +49,8 @@ def run(
     session = session_of(ctx)
     if once and until_empty:
         raise typer.BadParameter("give one of --once and --until-empty")
+    if wait and not until_empty:
+        raise typer.BadParameter("needs --until-empty", param_hint="--wait")
     log.set_up(-1 if quiet else session.verbosity)
     with session.database() as db:  # an old or missing schema is said before anything is started
         _refuse_copy(session.config, db)
@@ -57,8 +59,8 @@ def run(
 
         raise typer.Exit(supervise(processes, _child_arguments(ctx, session)))
     config = _with_grace(session.config, _duration("--grace", grace) if grace else None)
-    errand = Errand(once, until_empty, _duration("--wait", wait))
-    raise typer.Exit(asyncio.run(_serve(session, config, errand)))
+    errand = Errand(once, until_empty, _duration("--wait", wait or "0s"))
+    raise typer.Exit(asyncio.run(_serve(session, config, errand, quiet=quiet)))
 
 
 def _refuse_copy(config: Config, db: Database) -> None:
@@ -74,7 +76,7 @@ def _refuse_copy(config: Config, db: Database) -> None:
         )
 
 
-async def _serve(session: Session, config: Config, errand: Errand) -> int:
+async def _serve(session: Session, config: Config, errand: Errand, *, quiet: bool) -> int:
     from importlib.metadata import version
 
     from outbox.runner.service import Service
@@ -89,7 +91,7 @@ async def _serve(session: Session, config: Config, errand: Errand) -> int:
     )
     service.listen_for_signals()
     watch_parent(service.stop)
-    return await service.run(errand, _report)
+    return await service.run(errand, lambda remainder: _report(remainder, quiet=quiet))
 
 
 def _open_vault(config: Config) -> Vault:
@@ -108,10 +110,13 @@ def _rescue_file(config: Config) -> Path:
     return (config.file.absolute().parent if config.file else Path.cwd()) / "outbox.rescue"
 
 
-def _report(remainder: Remainder) -> None:
+def _report(remainder: Remainder, *, quiet: bool) -> None:
+    done = ", ".join(f"{count} {state}" for state, count in sorted(remainder.done.items()))
+    if not quiet:
+        output.note(f"done: {done or 'nothing was due'}")
     for each in remainder.waiting:
-        reason = each.reason or f"due {each.due_at:%Y-%m-%dT%H:%M:%SZ}"
-        output.note(f"stays: {each.count} from {each.sender}: {reason}")
+        due = f"{'the next ' if each.count > 1 else ''}due {each.due_at:%Y-%m-%dT%H:%M:%SZ}"
+        output.note(f"stays: {each.count} from {each.sender}: {each.reason or due}")
     if remainder.held:
         output.note(f"stays: {remainder.held} held; `outbox list --state held` shows them")
 

@@ -64,7 +64,8 @@ class Reply:
         return self.code >= 500
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.status, self.text) if part)
+        code = str(self.code) if self.code else ""  # 0: nobody said it, see `outbox.core.settlement.fates_of`
+        return " ".join(part for part in (code, self.status, self.text) if part)
 
 
 class Reading(NamedTuple):

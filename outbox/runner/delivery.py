@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -18,6 +19,7 @@ from typing import cast
 from outbox.clock import Clock
 from outbox.core.account import Account, Route
 from outbox.core.judge import classify, is_too_many
+from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.render import render
@@ -40,7 +42,16 @@ from outbox.core.settlement import (
 )
 from outbox.errors import InvalidMessage, VaultError
 from outbox.runner.clerk import Clerk
-from outbox.runner.journey import Journey, Letter, refuses_message, report, return_path_of, stops, unregistered
+from outbox.runner.journey import (
+    Journey,
+    Letter,
+    at_fault,
+    refuses_message,
+    report,
+    return_path_of,
+    stops,
+    unregistered,
+)
 from outbox.runner.registrar import Registrar
 from outbox.smtp.connection import Connection
 from outbox.smtp.pool import Pool
@@ -73,6 +84,8 @@ class Delivery:
         self._places: dict[str, tuple[int, asyncio.Semaphore]] = {}
         self._learnt: dict[str, int] = {}
         self._journeys: dict[asyncio.Task[None], Journey] = {}
+        self.tally: Counter[State] = Counter()
+        """How many messages went into which state."""
 
     async def deliver(self, claim: Claim) -> None:
         """Attempt it and settle it. Returns when the settlement is committed.
@@ -96,7 +109,8 @@ class Delivery:
             del self._journeys[task]
         if not journey.settled:
             await self._settle(settlement, journey)
-        report(log, claim, journey, self._clerk.now())
+        self.tally[settlement.state] += 1
+        report(log, claim, journey, settlement, self._clerk.now())
         if journey.letter is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates):
             await self._registrar.relay_answered(journey.letter.account)
 
@@ -129,9 +143,10 @@ class Delivery:
                 if settlement.pause is not None:
                     # Before the place is free, or the next message would run into the same fault: with a password
                     # that has become wrong, one more refused login, and accounts are locked for these.
-                    log.warning("%s is at fault: %s", settlement.pause.scope, settlement.pause.reason)
-                    await self._settle(settlement, journey)
-                    await self._registrar.refresh(force=True)
+                    log.warning("%s is at fault: %s", at_fault(settlement, account), settlement.pause.reason)
+                    with self._registrar.pausing(account.name):
+                        await self._settle(settlement, journey)
+                        await self._registrar.refresh(force=True)
                 return settlement
             finally:
                 self._clerk.release(account.name, content.size)
@@ -144,7 +159,7 @@ class Delivery:
     def _is_blocked(self, claim: Claim) -> bool:
         """Whether its account or sender was paused while it waited for a place."""
         route = self._registrar.registry.resolve(claim.sender)
-        return route is None or bool(route.blocked(self._clerk.now()))
+        return route is None or bool(self._registrar.blocked(route, self._clerk.now()))
 
     def _after_error(self, claim: Claim, journey: Journey, error: Exception) -> Settlement:
         """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from outbox.core.account import Account, Registry
+from outbox.core.account import Account, Registry, Route
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
 from outbox.runner.registrar import Registrar
@@ -67,6 +67,7 @@ def allocate(
     in_flight: Mapping[str, int],
     turns: Mapping[str, str],
     now: datetime,
+    is_blocked: Callable[[Route, datetime], object] = Route.blocked,
 ) -> Allocation:
     """Share the free places of each account equally among its senders with due mail, urgent priorities first.
 
@@ -78,7 +79,7 @@ def allocate(
     blocked, later = False, []
     for lane in lanes:
         route = registry.resolve(lane.sender)
-        if route is not None and route.blocked(now):
+        if route is not None and is_blocked(route, now):
             blocked = True
         elif lane.due_at > now:
             later.append(lane.due_at)
@@ -203,7 +204,8 @@ class Dispatch:
         now = self._clerk.now()
         lanes, suspects = await self._clerk.read(partial(_look, self._cursor, self._suspect, now))
         # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
-        seen = allocate(lanes, self._registrar.registry, self._in_flight, self._turns, now)
+        registrar = self._registrar
+        seen = allocate(lanes, registrar.registry, self._in_flight, self._turns, now, registrar.blocked)
         if seen.picks and await self._claim(seen.picks):
             seen = replace(seen, crowded=True)
         self.standing = replace(seen, picks=())
@@ -235,7 +237,7 @@ class Dispatch:
         for suspect in suspects:
             self._suspect = suspect.message_id
             route = self._registrar.registry.resolve(suspect.sender)
-            if route is not None and route.blocked(self._clerk.now()):
+            if route is not None and self._registrar.blocked(route, self._clerk.now()):
                 continue
             self._bell.set()  # the next one, or whatever else has come meanwhile
             await self._settle_down()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import shlex
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from outbox import log as lines
 from outbox.core.account import Account, Route
 from outbox.core.address import parse_address
 from outbox.core.judge import classify
+from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient
 from outbox.core.outcome import Report, Scope, Stage, Verdict
 from outbox.core.render import Rendered
-from outbox.core.settlement import Claim, Fate, RecipientFate
+from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
 from outbox.smtp.connection import Connection
 
 
@@ -61,23 +62,33 @@ class Journey:
         return not self.fates and not past_data
 
 
-def report(log: logging.Logger, claim: Claim, journey: Journey, now: datetime) -> None:
-    """A line for each recipient that was tried."""
+def report(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
+    """A line for each recipient that was tried, and one for a message that ends, or is held, otherwise."""
     letter = journey.letter
-    if letter is None or not log.isEnabledFor(logging.INFO):
-        return
     relay = journey.last.relay if journey.last else ""
-    for each in journey.fates:
+    for each in journey.fates if letter is not None and log.isEnabledFor(logging.INFO) else ():
         line = lines.delivery_line(
             message_id=claim.message_id,
             to=each.recipient.address,
             relay=relay,
-            delay=now - letter.created_at,
+            delay=now - letter.created_at if letter is not None else timedelta(0),
             dsn=each.reply.status if each.reply else "",
             status=_STATUS[each.fate],
             reply=str(each.reply or ""),
         )
         log.info("%s", line)
+    untried = letter is None and settlement.state is not State.QUEUED
+    if untried or settlement.state in (State.HELD, State.EXPIRED):
+        why = settlement.hold_reason or str(settlement.reply or "") or "its time was over"
+        log.warning("id=%d from=<%s> status=%s (%s)", claim.message_id, claim.sender, settlement.state, why)
+
+
+def at_fault(settlement: Settlement, account: Account) -> str:
+    """Whom a pause is about, for people."""
+    scope = settlement.pause.scope if settlement.pause is not None else Scope.MESSAGE
+    return {Scope.RELAY: f"relay {account.relay}", Scope.SENDER: f"sender {settlement.sender}"}.get(
+        scope, f"account {account.name}"
+    )
 
 
 _STATUS = {

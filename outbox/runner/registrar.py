@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
 from outbox.clock import Clock
-from outbox.core.account import Account, Registry
+from outbox.core.account import Account, Registry, Route
 from outbox.core.secret import Secret
 from outbox.errors import VaultError
 from outbox.runner.clerk import Clerk
@@ -35,6 +37,7 @@ class Registrar:
         self._helo = helo
         self._who = who
         self._taken_at = float("-inf")
+        self._pausing: Counter[str] = Counter()
         self._relays: dict[tuple[Account, str], Relay] = {}
 
     async def refresh(self, *, force: bool = False) -> Registry:
@@ -87,6 +90,21 @@ class Registrar:
         if self._vault is None:
             self._vault = self._open_vault()
         return self._vault
+
+    @contextmanager
+    def pausing(self, account: str) -> Iterator[None]:
+        """While a pause is being written that the snapshot does not show yet."""
+        self._pausing[account] += 1
+        try:
+            yield
+        finally:
+            self._pausing[account] -= 1
+
+    def blocked(self, route: Route, now: datetime) -> str:
+        """Why this route may not send now; empty if it may."""
+        if self._pausing[route.account.name]:
+            return f"account {route.account.name} is being paused"
+        return route.blocked(now)
 
     async def newer_than(self, moment: float) -> Registry:
         """The snapshot, taken anew if it is older than `moment` (monotonic)."""

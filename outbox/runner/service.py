@@ -19,6 +19,7 @@ from typing import Any
 
 from outbox.clock import Clock
 from outbox.config import Config
+from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
 from outbox.runner import rescue
 from outbox.runner.clerk import Clerk
@@ -30,7 +31,7 @@ from outbox.runner.upkeep import Identity, Upkeep
 from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, Waiting, open_presence, open_store, runners
-from outbox.store.database import dialect_of
+from outbox.store.database import dialect_of, safe_url
 from outbox.vault import Vault
 
 log = logging.getLogger("outbox.runner")
@@ -62,10 +63,11 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """What stays when a runner ends by itself: messages that wait, and why."""
+    """When a runner ends by itself: what it has done, and what stays: messages that wait, and why."""
 
     waiting: tuple[Waiting, ...]
     held: int
+    done: dict[State, int]
 
 
 class Service:
@@ -92,6 +94,7 @@ class Service:
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
+        self._begun = False
         self._exit = 0
 
     # -- signals
@@ -186,7 +189,8 @@ class Service:
         await self._replay()
         await self._open_secrets()
         await self._upkeep.arrive()
-        log.info("runner %s started", self._identity.id[:8])
+        log.info("runner %s serves %s", self._identity.id[:8], safe_url(self._config.database))
+        self._begun = True
         every = self._schedule.every
         every(self._config.run.poll, "dispatch", self._look)
         every(RECLAIM_EVERY, "reclaim", self._upkeep.reclaim)
@@ -288,7 +292,7 @@ class Service:
             route = registry.resolve(each.sender)
             reason = route.blocked(now) if route is not None else ""
             explained.append(each.because(reason))
-        return Remainder(tuple(explained), held)
+        return Remainder(tuple(explained), held, dict(self._delivery.tally))
 
     # -- ending
 
@@ -298,13 +302,15 @@ class Service:
         left = await self._drain()  # the lease is renewed meanwhile
         self._schedule.stop()
         if left:
-            log.warning("%d deliveries did not end within the grace period and are cut off", left)
+            why = "by the second signal" if self._at_once.is_set() else "at the end of the grace period"
+            log.warning("%d deliveries under way are cut off %s; the next runner takes them back", left, why)
         await self._dispatch.abandon()
         await self._hang_up()
         departed, unwritten = await self._leave()
         rescue.save(self._rescue_file, unwritten)
         self._presence.release(departed=departed)
-        log.info("runner %s ended", self._identity.id[:8])
+        if self._begun:
+            log.info("runner %s ended", self._identity.id[:8])
 
     async def _drain(self) -> int:
         """Until nothing is under way, for `grace`, or until we are hurried. How many deliveries are left."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from outbox.core.lifecycle import FINAL
 from outbox.core.message import Attachment, Message
-from outbox.core.settlement import Claim, RecipientFate, Settlement
+from outbox.core.settlement import Claim, RecipientFate, Result, Settlement
 from outbox.errors import InvalidMessage
 from outbox.store import Lane
 
@@ -117,13 +117,15 @@ def reply_columns(settlement: Settlement) -> tuple[int | None, str | None, str |
 
 
 def settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
+    # The age that makes a message expire begins with the first attempt of its own: an outage is not its fault.
+    tried_at = None if settlement.result is Result.PAUSED else at
     return (
         settlement.state,
         moment(settlement.due_at),
         settlement.failures,
         int(settlement.doubted),
         at if settlement.state in FINAL else None,
-        at,
+        tried_at,
         settlement.hold_reason or None,
         *reply_columns(settlement),
         settlement.message_id,

@@ -123,7 +123,9 @@ def test_without_exit_it_stays_shows_what_arrives_and_leaves_nothing_at_ctrl_c(
     }
     staying.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
     assert staying.wait(30) == 0
-    assert "Your own: outbox init" in staying.stdout.read()
+    end = staying.stdout.read()
+    assert re.search(r"Your own: .*outbox init, and docs/", end)
+    assert "In the other terminal: " in end
     assert list((tmp_path / "temporary").iterdir()) == []
     if sys.platform != "win32":
         with pytest.raises(ProcessLookupError):

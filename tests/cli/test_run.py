@@ -23,7 +23,13 @@ def test_a_copy_of_another_database_is_not_sent(program: Program) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--once", "--until-empty"), ("--wait", "5"), ("--grace", "soon"), ("--processes", "0")],
+    [
+        ("--once", "--until-empty"),
+        ("--until-empty", "--wait", "5"),
+        ("--wait", "5s"),
+        ("--grace", "soon"),
+        ("--processes", "0"),
+    ],
     ids=" ".join,
 )
 def test_what_makes_no_sense_is_a_usage_error(sqlite_program: Program, arguments: tuple[str, ...]) -> None:
@@ -36,7 +42,9 @@ def test_an_unregistered_senders_mail_goes_out_once_it_is_registered_and_retried
     program.run(
         "enqueue", "--from", "shop@example.com", "--to", "ann@example.net", "--subject", "7", "--text", "Thanks"
     )
-    program.run("run", "--until-empty", "-q")
+    said = program.run("run", "--until-empty").stderr
+    assert "id=1 from=<shop@example.com> status=failed (5.7.1 sender not registered" in said
+    assert "done: 1 failed" in said
     shown = json.loads(program.run("show", "1", "--json").stdout)
     assert (shown["state"], shown["source"]) == ("failed", "cli")
     assert shown["attempts"][0]["status"] == "5.7.1"

@@ -8,7 +8,7 @@ from datetime import timedelta
 import peewee
 import pytest
 
-from outbox.core.settlement import relinquish
+from outbox.core.settlement import Result, relinquish
 from outbox.store import Lane, Pick, Settled, Store, runners
 from tests.contract.stores import (
     LATER,
@@ -52,6 +52,13 @@ def test_a_deferred_message_is_queued_for_later_and_remembers_when_it_was_first_
     assert delivery(database, message_id, "state", "failures") == ("queued", 1)
     assert store.lanes("", 1) == [Lane(SHOP, 5, LATER)]
     assert delivery(database, message_id, "first_attempt_at IS NOT NULL")[0] in (True, 1)
+
+
+def test_an_outage_does_not_begin_a_messages_age(store: Store, database: peewee.Database) -> None:
+    (message_id,) = add(database)
+    (claimed,) = claim(store)
+    settle(store, replace(deferred(claimed), result=Result.PAUSED, failures=0))
+    assert delivery(database, message_id, "state", "first_attempt_at") == ("queued", None)
 
 
 def test_a_settlement_is_fenced_by_the_claim_number(store: Store, database: peewee.Database) -> None:
