@@ -36,6 +36,8 @@ FromFile = Annotated[
 ]
 
 TEST_FAILED = 7
+TEST_PATIENCE = 10.0
+"""Seconds that a test waits for each answer."""
 
 
 @app.command()
@@ -101,7 +103,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     output.show_table(
         ("name", "relay", "tls", "login", "senders", "state"),
         [
-            (each.name, each.relay, each.tls, each.username, len(registered[each.name]), each.blocked(now) or "ready")
+            (each.name, each.relay, each.tls, each.username, len(registered[each.name]), _standing(each, now))
             for each in found
         ],
         empty="there are no accounts; outbox account add NAME --relay HOST:PORT --tls starttls --username USER",
@@ -133,7 +135,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             "authorities": found.ca_file or "the system's",
             "connections": found.max_connections,
             "messages per connection": found.max_messages,
-            "state": found.blocked(now) or "ready",
+            "state": _standing(found, now),
             "relay failures": found.breaker_failures,
             "created": found.created_at,
             "senders": senders,
@@ -198,16 +200,38 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     words = "" if report is None else str(report.reply) if report.reply is not None else report.fault
     stage = "" if report is None else str(report.stage)
     if as_json:
-        facts = {"account": name, "ok": report is None, "relay": peer, "tls": security, "stage": stage, "reply": words}
+        facts = {
+            "account": name,
+            "ok": report is None,
+            "relay": peer,
+            "tls": security or None,
+            "stage": stage,
+            "reply": words,
+        }
         output.show_json(facts)
     elif report is None:
         login = f"logged in as {found.username}" if found.username else "no login"
         output.say(f"account {name} works: {peer}, {security or 'no TLS'}, {login}")
     if report is not None:
         output.note(f"error: account {name}: {stage}: {output.cell(words)}")
-        if stage == "auth":
-            output.note(f"hint: outbox account set-password {name}")
+        if hint := _remedy(found, stage, words):
+            output.note(f"hint: {hint}")
         raise typer.Exit(TEST_FAILED)
+
+
+def _remedy(account: Account, stage: str, words: str) -> str:
+    """What to do about a test that failed; "" where only the relay's own words help."""
+    if stage == "auth":
+        return f"outbox account set-password {account.name}"
+    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
+        return "this port does not begin with TLS: --tls starttls"
+    if stage == "banner" and words.startswith("no answer") and account.tls is not Tls.IMPLICIT:
+        return "a port that speaks TLS at once (465) wants --tls implicit"
+    if "does not offer STARTTLS" in words:
+        return "use the relay's port for TLS (465) with --tls implicit, or ask its operator for STARTTLS"
+    if "certificate is not to be trusted" in words and ("self" in words or "issuer" in words):
+        return "if you know the authority that signed it: --ca-file FILE"
+    return ""
 
 
 @app.command()
@@ -236,6 +260,7 @@ def resume(ctx: typer.Context, name: Name) -> None:
     with session.database() as db, db.atomic():
         accounts.resume_account(db, name, session.act())
     output.say(f"resumed account {name}")
+    output.note("its deferred mail keeps its due time; to send that now: outbox retry --state deferred")
 
 
 @app.command()
@@ -252,6 +277,11 @@ def remove(
         with db.atomic():
             accounts.remove_account(db, name, session.act())
     output.say(f"removed account {name}")
+
+
+def _standing(account: Account, now: datetime) -> str:
+    """Why it may not send now, said beside its name; else that it may."""
+    return account.blocked(now).removeprefix(f"account {account.name} is ") or "ready"
 
 
 def until_of(duration: str, now: datetime) -> datetime | None:
@@ -300,9 +330,11 @@ def _sealed(account: Account, vault: Vault, secret: Secret) -> Account:
 async def _try(relay: Relay) -> tuple[Report | None, str, str]:
     """What went wrong, or None; the peer; the TLS version and cipher."""
     from outbox.core.outcome import Report
-    from outbox.smtp.connection import Connection
+    from outbox.smtp.connection import Connection, Deadlines
 
-    opened = await Connection.open(relay)
+    # A person is waiting: shorter than for mail, and longer than a relay that works ever takes.
+    brief = Deadlines(**dict.fromkeys(("connect", "banner", "ehlo", "starttls", "tls", "auth"), TEST_PATIENCE))
+    opened = await Connection.open(relay, brief)
     if isinstance(opened, Report):
         return opened, opened.relay, opened.tls
     peer, security = opened.relay_name, opened.tls_name

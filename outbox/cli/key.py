@@ -1,7 +1,7 @@
 """``outbox key generate | add | status | rotate | retire``: the keys that seal the passwords of accounts.
 
-To replace a key: `add` (the new one seals, the old one still opens) → restart the runners → `rotate` (seal everything
-again) → `retire` the old one.
+To replace a key: `add` (the new one seals, the old one still opens) → `rotate` (seal everything again) → `retire` the
+old one. Runners read the key file again when they meet a password that they cannot open.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def add(ctx: typer.Context) -> None:
     path = _own_file(session_of(ctx))
     key = keys.add(path)
     output.say(f"added key {key.id} to {path}")
-    output.note("restart the runners, then: outbox key rotate")
+    output.note("next: outbox key rotate")
 
 
 @app.command()
@@ -85,6 +85,7 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def rotate(ctx: typer.Context) -> None:
     """Seal every stored password again with the first key. May be interrupted and run again."""
+    from outbox.cli.phrases import counted
     from outbox.store import accounts
     from outbox.store.journal import journal
 
@@ -110,7 +111,9 @@ def rotate(ctx: typer.Context) -> None:
                 if accounts.reseal(db, account, token, vault.key_id):
                     journal(db, act, "key rotate", f"account={account.name}", detail=f"key={vault.key_id}")
                     done.append(account.name)
-    output.say(f"sealed {len(done)} passwords again with key {vault.key_id}")
+    output.say(f"sealed {counted(len(done), 'password')} again with key {vault.key_id}")
+    for old in vault.keys.ids[1:] if not failed else ():
+        output.note(f"next: outbox key retire {old}")
     if failed:
         raise VaultError(
             f"no loaded key opens the password of: {', '.join(failed)}",
@@ -131,7 +134,9 @@ def retire(
     with session.database() as db:
         users = _users(session, db, key_id)
         if users:
-            raise Refused(f"key {key_id} still seals the passwords of: {', '.join(users)}", hint="outbox key rotate")
+            first = "outbox key add, then " if len(session.vault.keys.ids) == 1 else ""
+            words = f"key {key_id} still seals the passwords of: {', '.join(users)}"
+            raise Refused(words, hint=f"{first}outbox key rotate")
         keys.retire(path, key_id)
         journal(db, session.act(), "key retire", f"key={key_id}")
     output.say(f"retired key {key_id} from {path}")

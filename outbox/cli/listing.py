@@ -78,7 +78,7 @@ def trouble(line: Line, now: datetime) -> str:
     if line.standing in ("queued", "scheduled", "deferred"):
         due = f"due in {lasting(line.due_at - now)}" if line.due_at > now else ""
         waits = f"waits: {line.paused}" if line.paused else ""
-        return joined((waits, reply, doubts, due))
+        return joined((waits, "" if reply in waits else reply, doubts, due))
     if line.standing == "held" and line.hold_reason == DOUBT_HELD:
         return f"{doubts}, the relay may have it: outbox resolve {line.id} --sent, or --resend"
     if line.standing == "held":

@@ -91,7 +91,7 @@ class Account:
     def blocked(self, now: datetime) -> str:
         """Why nothing of this account may be sent now, in words; empty if it may."""
         if self.is_paused(now):
-            return f"account {self.name} is paused{_until(self.paused_until)}: {self.pause_reason}"
+            return f"account {self.name} is {_pause(self.pause_reason, self.paused_until)}"
         if self.breaker_until is not None and now < self.breaker_until:
             return f"relay {self.relay} is left alone{_until(self.breaker_until)}: {self.breaker_reason}"
         return ""
@@ -115,7 +115,7 @@ class Sender:
     def blocked(self, now: datetime) -> str:
         """Why nothing from this address may be sent now, in words; empty if it may."""
         if self.is_paused(now):
-            return f"sender {self.address} is paused{_until(self.paused_until)}: {self.pause_reason}"
+            return f"sender {self.address} is {_pause(self.pause_reason, self.paused_until)}"
         return ""
 
 
@@ -216,6 +216,14 @@ def may_log_in(tls: Tls, host: str) -> bool:
 
 def _paused(reason: str, until: datetime | None, now: datetime) -> bool:
     return bool(reason) and (until is None or now < until)
+
+
+def _pause(reason: str, until: datetime | None) -> str:
+    """``paused until …: auth: 535 no``; ``paused by operator: relay moves``, or only by whom, where nobody said why."""
+    why = reason.removeprefix(BY_OPERATOR)
+    if why == reason:
+        return f"paused{_until(until)}: {reason}"
+    return f"paused by operator{_until(until)}" + (f": {why}" if why not in ("", "paused") else "")
 
 
 def _until(moment: datetime | None) -> str:

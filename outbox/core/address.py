@@ -342,4 +342,11 @@ def _fault(text: str, position: int, match: re.Match[str] | None) -> str:
         return f"comments are not accepted (put the name in double quotes): {excerpt(piece)}"
     if "@" not in rest:
         return f"there is no @ in {excerpt(piece)}"
-    return f"this is not an address: {excerpt(piece)}"
+    fault = f"this is not an address: {excerpt(piece)}"
+    if unquoted := _UNQUOTED.match(rest[:300]):
+        fault += f"; put the name in double quotes: {excerpt(quoted(unquoted[1]) + ' ' + unquoted[2])}"
+    return fault
+
+
+_UNQUOTED = re.compile(r'\s*([^"<>@\s][^"<>@]*?)\s*(<[^<>\s]+@[^<>\s]+>)')
+"""A name that would do in quotes: ``Müller, Ann <ann@example.net>``."""

@@ -13,7 +13,7 @@ import trustme
 
 from outbox.store.database import connect
 from tests.cli.program import CANARY, Program
-from tests.relay import Relay, server_context
+from tests.relay import HANG, Relay, server_context
 
 ADD = ("account", "add", "shop", "--relay", "smtp.example.com:587", "--tls", "starttls")
 
@@ -200,7 +200,7 @@ def test_an_account_is_paused_and_resumed(program: Program) -> None:
     found = shop(program)
     assert (found["paused"], found["pause_reason"]) == (True, "operator: moving")
     assert found["paused_until"] > found["created_at"]
-    assert "is paused until" in program.run("account", "list").stdout
+    assert "paused by operator until" in program.run("account", "list").stdout
     result = program.run("account", "set-password", "shop", "--password-stdin", stdin=CANARY)
     assert "outbox account resume shop" in result.stderr
     program.run("account", "resume", "shop")
@@ -251,6 +251,7 @@ def test_a_test_connects_secures_and_logs_in_and_sends_nothing(
     assert "TLSv1.3" in result.stdout
     assert (found["ok"], found["stage"], found["reply"]) == (True, "", "")
     assert said.startswith("error: account untrusting: tls: ")
+    assert "hint: if you know the authority that signed it: --ca-file FILE" in said
     assert relay.messages == []
     assert not [line for line in relay.commands if line.upper().startswith(("MAIL", "DATA"))]
 
@@ -273,6 +274,40 @@ def test_a_relay_that_is_not_there_is_named_by_its_stage(sqlite_program: Program
     program = sqlite_program.init()
     program.run("account", "add", "shop", "--relay", f"127.0.0.1:{port}", "--tls", "none")
     assert "error: account shop: connect: " in program.run("account", "test", "shop", code=7).stderr
+
+
+def test_a_test_that_fails_says_which_kind_of_tls_the_port_wants(sqlite_program: Program) -> None:
+    program = sqlite_program.init()
+    with Relay() as relay:
+        for tls in ("implicit", "starttls"):
+            program.run("account", "add", tls, "--relay", f"127.0.0.1:{relay.port}", "--tls", tls)
+        at_once = program.run("account", "test", "implicit", code=7).stderr
+        later = program.run("account", "test", "starttls", code=7).stderr
+        assert program.json("account", "test", "implicit", code=7)["tls"] is None
+    assert "hint: this port does not begin with TLS: --tls starttls" in at_once
+    assert "hint: use the relay's port for TLS (465) with --tls implicit" in later
+
+
+def test_a_port_that_waits_for_tls_is_not_waited_for_long(
+    sqlite_program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.cli.account.TEST_PATIENCE", 0.2)
+    program = sqlite_program.init()
+    with Relay({"banner": HANG}) as relay:
+        program.run("account", "add", "shop", "--relay", f"127.0.0.1:{relay.port}", "--tls", "starttls")
+        said = program.run("account", "test", "shop", code=7).stderr
+    assert "hint: a port that speaks TLS at once (465) wants --tls implicit" in said
+
+
+def test_an_operators_pause_is_said_without_repetition(sqlite_program: Program) -> None:
+    program = sqlite_program.init()
+    program.add_account("main")
+    program.run("account", "pause", "main", "--reason", "relay moves")
+    assert "paused by operator: relay moves" in program.run("account", "list").stdout
+    assert "account main is" not in program.run("account", "list").stdout
+    program.run("account", "pause", "main")
+    assert program.run("account", "list").stdout.rstrip().endswith("paused by operator")
+    assert "outbox retry --state deferred" in program.run("account", "resume", "main").stderr
 
 
 # ---- the prompt

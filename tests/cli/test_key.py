@@ -93,7 +93,7 @@ def test_what_is_written_beside_a_token_cannot_talk_a_needed_key_away(program: P
     new = ids()[0]
     execute(program, f"UPDATE outbox_account SET key_id = '{new}'")
     assert "still seals" in program.fails(1, "key", "retire", old)
-    assert "sealed 1 passwords again" in program.run("key", "rotate").stdout
+    assert "sealed 1 password again" in program.run("key", "rotate").stdout
     program.run("key", "retire", old)
     assert password_of(program, "shop") == CANARY
 

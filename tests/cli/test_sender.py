@@ -59,7 +59,7 @@ def test_a_pause_of_a_domain_shows_at_its_addresses_and_ends(registered: Program
     registered.run("sender", "pause", "*@example.com", "--reason", "moving", "--for", "1d")
     whole, ann = registered.json("sender", "list")
     assert (whole["paused"], ann["paused"]) == (True, False)
-    assert ann["blocked"].startswith("sender *@example.com is paused until ")
+    assert ann["blocked"].startswith("sender *@example.com is paused by operator until ")
     registered.run("sender", "resume", "*@example.com")
     assert [each["blocked"] for each in registered.json("sender", "list")] == ["", ""]
 
@@ -91,5 +91,5 @@ def test_removing_says_what_waits_and_what_stays(registered: Program) -> None:
 def test_a_pause_of_an_account_shows_at_its_senders(registered: Program) -> None:
     registered.run("account", "pause", "shop", "--reason", "moving")
     assert [each["blocked"] for each in registered.json("sender", "list")] == [
-        "account shop is paused: operator: moving"
+        "account shop is paused by operator: moving"
     ] * 2

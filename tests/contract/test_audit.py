@@ -157,8 +157,8 @@ def test_why_a_message_waits_is_said_by_its_sender_and_account(stories: Stories,
     senders.add_sender(db, Sender("*@example.com", "main"), act)
     assert audit.show(db, message_id).paused is None
     accounts.pause_account(db, "main", "wrong password", None, act)
-    assert audit.show(db, message_id).paused == "account main is paused: operator: wrong password"
-    assert audit.listing(db, Filter())[0].paused == "account main is paused: operator: wrong password"
+    assert audit.show(db, message_id).paused == "account main is paused by operator: wrong password"
+    assert audit.listing(db, Filter())[0].paused == "account main is paused by operator: wrong password"
     assert [(each.sender, each.waiting) for each in health.blocked(db)] == [("shop@example.com", 1)]
 
 
