@@ -117,9 +117,9 @@ class Upkeep:
         """End what waits past its `expires_at`."""
         while await self._clerk.read(lambda store: store.expirable(self._clerk.now())):
             count = await self._clerk.upkeep(lambda store, now: store.expire(now))
-            log.info("%d messages expired before they could be sent", count)
             if not count:
-                return
+                return  # somebody else was faster, or has locked them
+            log.info("%d messages expired before they could be sent", count)
 
     async def forget(self) -> None:
         """Delete the rows of runners that are long dead."""

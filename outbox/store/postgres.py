@@ -72,11 +72,16 @@ WHERE d.message_id = m.message_id AND d.claim_no = m.claim_no AND d.state = 'sen
 # Listeners look every half second whether the server is back.
 _JUST_STARTED = "SELECT clock_timestamp() < pg_postmaster_start_time() + interval '2 s'"
 
+# A host that goes away in the middle of a transaction keeps its rows locked until the server notices: by the system's
+# defaults after two hours. (idle_in_transaction_session_timeout does not count after a pipeline.)
+_NOTICE = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+
 
 class PostgresStore(SqlStore):
     """See `outbox.store.Store`."""
 
     headers_column = "headers::text"
+    skip_locked_of = staticmethod(lambda table: f"FOR UPDATE OF {table} SKIP LOCKED")
     translate = staticmethod(lambda sql: sql.replace("?", "%s"))
 
     def open(self) -> None:
@@ -85,6 +90,7 @@ class PostgresStore(SqlStore):
         self.close()
         with translated():
             self.db = connect(self.url, application_name="outbox runner")
+            self.db.execute_sql(_NOTICE)
 
     def close(self) -> None:
         if self.is_open:

@@ -88,10 +88,10 @@ WHERE state = 'sending' AND {whose}
 RETURNING message_id, claim_no, dot_at, dot_through, state"""
 
 # The owner is a condition of the row itself: PostgreSQL looks at it again when another transaction was faster, and then
-# it may be a new claim of a runner that lives.
+# it may be a new claim of a runner that lives. {skip}: a row that somebody has locked must not hold up all the others.
 _OF_THE_DEAD = """lease_owner IN (SELECT id FROM outbox_runner WHERE dead_at IS NOT NULL)
 AND message_id IN (SELECT d.message_id FROM outbox_delivery d JOIN outbox_runner r ON r.id = d.lease_owner
-  WHERE d.state = 'sending' AND r.dead_at IS NOT NULL LIMIT ?)"""
+  WHERE d.state = 'sending' AND r.dead_at IS NOT NULL LIMIT ? {skip})"""
 _STRAY = "message_id = ? AND claim_no = ?"
 
 _CLOSE_LOST = """
@@ -101,7 +101,7 @@ WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
 _EXPIRE = """
 UPDATE outbox_delivery SET state = 'expired', final_at = ?
 WHERE message_id IN (SELECT message_id FROM outbox_delivery
-  WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)
+  WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ? {skip})
 AND state = 'queued' AND expires_at <= ? RETURNING message_id"""
 
 _EXPIRABLE = """
@@ -144,6 +144,7 @@ class SqlStore:
     created_column = "created_at"
     headers_column = "headers"
     sender_column = "sender"
+    skip_locked_of: Callable[[str], str] = staticmethod(lambda table: "")
     translate: Callable[[str], str] = staticmethod(lambda sql: sql)
 
     db: peewee.Database
@@ -151,7 +152,7 @@ class SqlStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self.who = "runner"
-        self._reclaim_dead = self.translate(_RECLAIM.format(whose=_OF_THE_DEAD))
+        self._reclaim_dead = self.translate(_RECLAIM.format(whose=_OF_THE_DEAD.format(skip=self.skip_locked_of("d"))))
         self._reclaim_stray = self.translate(_RECLAIM.format(whose=_STRAY))
         self._content = self.translate(_CONTENT.format(created_at=self.created_column, headers=self.headers_column))
         self._envelope = self.translate(_ENVELOPE.format(created_at=self.created_column))
@@ -338,7 +339,7 @@ class SqlStore:
     def expire(self, now: datetime) -> int:
         """End what waits past its `expires_at`; at most EXPIRE_BATCH at a time. How many."""
         at = moment(now)
-        return len(self._all(_EXPIRE, (at, at, EXPIRE_BATCH, at)))
+        return len(self._all(_EXPIRE.format(skip=self.skip_locked_of("outbox_delivery")), (at, at, EXPIRE_BATCH, at)))
 
     def expirable(self, now: datetime) -> bool:
         """The read probe for `expire`: an UPDATE of no rows would take the write lock."""
