@@ -1,0 +1,113 @@
+"""A runner that is stopped for longer than its lease, and comes back: it may not write a dot, nor a result over a newer
+one.
+
+A frozen process still holds its lock, on SQLite the file's and on PostgreSQL the session's; only the lease tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.relay import Accept, Relay, Session
+from tests.relay_session import Answer
+from tests.running import Program, Site, eventually
+
+LEASE = {"run_lease": "1s", "run_renew": "400ms"}
+
+
+def freezing(runners: list[Program], then: Answer = None) -> Callable[[Session, str], Answer]:
+    """An answer that is given to a runner which has just been frozen."""
+
+    def answer(session: Session, line: str) -> Answer:
+        for runner in runners:
+            runner.freeze()
+        return then
+
+    return answer
+
+
+def test_a_runner_that_was_frozen_before_its_dot_does_not_write_it(site: Site) -> None:
+    frozen: list[Program] = []
+    with Relay({"data": [freezing(frozen)]}) as relay:
+        site.register(relay.port)
+        number = site.insert_one(recipients="ann@example.net")
+        with site.run(**LEASE) as first:
+            frozen.append(first)
+            eventually(lambda: "DATA" in relay.commands, "the first runner has said DATA")
+            with site.run(**LEASE) as second:
+                site.until(sent=1)
+                assert site.attempt(number, 1)["outcome"] == "lost"
+                first.resume()
+                first.says("has been declared dead")
+                second.stop()
+                assert second.wait() == 0
+            assert "." not in relay.sessions[0].commands, "its claim is lost, so it may not write the dot"
+            assert len(relay.messages) == 1
+            assert site.delivery(number)["claim_no"] == 2
+
+            site.insert(3)
+            site.until(sent=4)  # under its new id it is a runner like any other
+            assert len(site.runners()) == 1
+        assert site.attempts() == {"lost": 1, "accepted": 4}
+        site.audit(relay.messages)
+
+
+def test_a_late_result_is_kept_beside_the_newer_one(site: Site) -> None:
+    frozen: list[Program] = []
+    with Relay({"dot": [Accept(freezing(frozen))]}) as relay:
+        site.register(relay.port)
+        number = site.insert_one(recipients="ann@example.net")
+        with site.run(**LEASE) as first:
+            frozen.append(first)
+            eventually(lambda: "." in relay.commands, "the first runner has written its dot")
+            with site.run(**LEASE):
+                site.until(sent=1)
+                newer = site.attempt(number, 2)
+                assert site.attempt(number, 1)["outcome"] == "doubt"
+                first.resume()
+                eventually(lambda: site.attempt(number, 1)["late_at"], "the late result is noted")
+
+        late = site.attempt(number, 1)
+        assert (late["outcome"], late["late_outcome"]) == ("doubt", "accepted")
+        assert late["late_reply"].startswith("250")
+        assert site.attempt(number, 2) == newer
+        delivery = site.delivery(number)
+        assert (delivery["state"], delivery["claim_no"], delivery["doubts"]) == ("sent", 2, 1)
+        assert len(relay.messages) == 2
+        site.audit(relay.messages)
+
+
+def test_a_late_2xx_settles_what_is_held_for_doubt(site: Site) -> None:
+    frozen: list[Program] = []
+    with Relay({"dot": [Accept(freezing(frozen))]}) as relay:
+        site.register(relay.port)
+        number = site.insert_one(recipients="ann@example.net", on_doubt="hold")
+        with site.run(**LEASE) as first:
+            frozen.append(first)
+            eventually(lambda: "." in relay.commands, "the first runner has written its dot")
+            with site.run(**LEASE):
+                site.until(held=1)
+                first.resume()
+                site.until(sent=1)
+
+        late = site.attempt(number, 1)
+        assert (late["outcome"], late["late_outcome"]) == ("doubt", "accepted")
+        assert len(relay.messages) == 1
+        site.audit(relay.messages)
+
+
+def test_a_runner_that_others_have_declared_dead_claims_nothing_under_its_old_id(site: Site) -> None:
+    with Relay() as relay:
+        site.register(relay.port, connections=10)
+        with site.run(**LEASE) as first:
+            first.started()
+            first.freeze()
+            with site.run(**LEASE) as second:
+                second.says(f"{first.started()}[0-9a-f]* is dead")
+                second.stop()
+                assert second.wait() == 0
+            site.insert(60)
+            first.resume()
+            site.until(sent=60)
+        assert site.attempts() == {"accepted": 60}, "none was lost or in doubt, for nobody else was there"
+        site.audit(relay.messages)
