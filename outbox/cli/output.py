@@ -1,6 +1,6 @@
 """How commands print: data on stdout, everything else on stderr.
 
-A table is drawn by rich on a terminal, and is plain aligned text, one line a row and never truncated, in a pipe.
+A table is plain aligned text; on a terminal its last column is folded between words, in a pipe every row is one line.
 `--json` prints the same facts under stable names. Control characters in what is shown (a relay's words, a name that
 somebody wrote into the database) become spaces, so that nothing shown can drive the terminal. NO_COLOR and `--no-color`
 are respected.
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,7 +29,13 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """A line for the person at the terminal, on stderr; there, one that is too long is folded between words."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    if sys.stderr.isatty() and len(text) > width:
+        label = re.match(r"[a-z]+: |\s*", text)
+        indent = " " * len(label[0] if label else "")
+        fold = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        text = fold.fill(text)
     print(text, file=sys.stderr)
 
 
@@ -92,15 +101,11 @@ def _for_json(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")  # a Secret among others: nothing is shown by accident
 
 
-def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Every column whole, the last one folded between words beside the others where the terminal is too narrow."""
+    from outbox.cli.phrases import print_hanging
 
-    table = Table(*(column.capitalize() for column in columns), box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))  # Text: what is shown is never markup
-    Console().print(table)
+    widths = [max(len(text) for text in column) for column in zip(columns, *rows, strict=True)][:-1]
+    for row, style in [([column.upper() for column in columns], "bold"), *((row, "") for row in rows)]:
+        head = [(f"{text:<{width}}  ", style) for text, width in zip(row[:-1], widths, strict=True)]
+        print_hanging(head, row[-1], style)

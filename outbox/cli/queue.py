@@ -41,7 +41,7 @@ Key = Annotated[str, typer.Option("--key", help="With this dedup_key.")]
 Code = Annotated[str, typer.Option("--code", help="Whose last reply was this: 550, 5.1.1, or 5.1 for all of those.")]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Created or ended within, such as 24h.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Only say how many messages match.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many messages match.")]
 FailEmpty = Annotated[bool, typer.Option("--fail-empty", help="End with 6 when nothing matches.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -173,8 +173,8 @@ def _verb(verb: Verb, text: str) -> None:
 
 _verb(
     Verb.RETRY,
-    "Send again, now, what failed, expired or is held, to those who do not have it. A filter without --state means what"
-    " failed or expired.",
+    "Send again, now, what failed, expired or is held, to those who do not have it; or what is scheduled or deferred"
+    " before its time. A filter without --state means what failed or expired.",
 )
 _verb(Verb.RELEASE, "Let held messages go, at their own due time. (For those in doubt: `outbox resolve`.)")
 _verb(Verb.CANCEL, "Withdraw messages that wait. This cannot be undone.")

@@ -17,11 +17,15 @@ from outbox.cli.phrases import (
     print_hanging,
     print_line,
     reply_words,
+    terminal_width,
 )
 from outbox.store.audit import AttemptLine, RecipientLine, Record
 
 _MANY = 50
 """Recipients that a terminal shows; a pipe gets all of them."""
+
+_WIDE = 110
+"""Columns from which what a relay said fits beside its attempt."""
 
 
 def draw(record: Record, now: datetime) -> None:
@@ -36,8 +40,8 @@ def draw(record: Record, now: datetime) -> None:
     _draw_recipients(record.recipients)
     if record.attempts:
         _heading("attempts")
-    for attempt in record.attempts:
-        _draw_attempt(attempt)
+    for number, attempt in enumerate(record.attempts, 1):
+        _draw_attempt(number, attempt)
 
 
 def _heading(text: str) -> None:
@@ -75,8 +79,8 @@ def _due(record: Record, now: datetime) -> str:
 
 
 def _life(record: Record) -> str:
-    """``created → +20ms attempt 1: bounced → retried → +1m 4s attempt 3: accepted → +3ms sent``. A claim number that
-    no attempt has is an operator's.
+    """``created → +20ms attempt 1: bounced → retried → +1m 4s attempt 2: accepted → +3ms sent``. Attempts are counted
+    here; a claim number that none of them has is an operator's retry.
     """
     steps = ["created"]
     last, number = record.created_at, 0
@@ -87,8 +91,8 @@ def _life(record: Record) -> str:
         if 2 < place < len(record.attempts) - 2:  # of many, the first and the last
             steps += ["…"] if place == 3 else []
         else:
-            outcome = attempt.outcome or "under way"
-            steps.append(f"+{lasting(attempt.started_at - last)} attempt {attempt.claim_no}: {outcome}")
+            said = "refused by policy" if _by_policy(attempt) else attempt.outcome or "under way"
+            steps.append(f"+{lasting(attempt.started_at - last)} attempt {place + 1}: {said}")
         last = attempt.ended_at or attempt.started_at
     if record.final_at is not None:
         steps.append(f"+{lasting(record.final_at - last)} {record.state}")
@@ -96,6 +100,8 @@ def _life(record: Record) -> str:
 
 
 def _next_step(record: Record) -> str:
+    if record.state == "failed" and not record.erased_at and record.attempts and _by_policy(record.attempts[-1]):
+        return f"`outbox sender add {record.sender} --account NAME`, then `outbox retry {record.id}`"
     if record.state in ("failed", "expired") and not record.erased_at:
         return f"`outbox retry {record.id}` sends it again to whoever does not have it"
     if record.state == "held" and not any(each.fate == "doubt" for each in record.recipients):
@@ -119,16 +125,35 @@ def _draw_recipients(recipients: Sequence[RecipientLine]) -> None:
         print_line(("  none that can be read", "bright_black"))
 
 
-def _draw_attempt(attempt: AttemptLine) -> None:
-    outcome = attempt.outcome or "under way"
-    took = f"{lasting(attempt.ended_at - attempt.started_at):>7}" if attempt.ended_at else "       "
-    at = f"at {attempt.stage}" if attempt.stage else ""
+def _by_policy(attempt: AttemptLine) -> bool:
+    """Refused by us, because its sender is not registered; no relay was asked."""
+    return attempt.outcome == "bounced" and attempt.stage == "policy"
+
+
+def _said(attempt: AttemptLine) -> str:
+    """Where an attempt ended, and with which words; where there are none, what that means."""
+    at = f"at {attempt.stage}" if attempt.stage and not _by_policy(attempt) else ""
     reply = reply_words(attempt.code, attempt.status, attempt.reply)
+    if not reply and attempt.outcome in ("doubt", "lost"):
+        if attempt.dot_at:
+            reply = "its runner ended before the reply: the relay may have it"
+        else:
+            reply = "its runner ended before all of it was sent: the relay does not have it"
+    return joined(("by policy" if _by_policy(attempt) else at, reply))
+
+
+def _draw_attempt(number: int, attempt: AttemptLine) -> None:
+    outcome = "refused" if _by_policy(attempt) else attempt.outcome or "under way"
+    took = f"{lasting(attempt.ended_at - attempt.started_at):>7}" if attempt.ended_at else "       "
     head = [
-        (f"  {attempt.claim_no:>2}  {iso(attempt.started_at)}  {took}  ", ""),
-        (f"{outcome:<12}  ", STYLES.get(outcome, "")),
+        (f"  {number:>2}  {iso(attempt.started_at)}  {took}  ", ""),
+        (f"{outcome:<12}  ", STYLES.get(attempt.outcome or outcome, "")),
     ]
-    print_hanging(head, joined((at, reply)))
+    if on_terminal() and terminal_width() < _WIDE:
+        print_line(*head)
+        print_hanging([("      ", "")], _said(attempt))
+    else:
+        print_hanging(head, _said(attempt))
     dot = f"dot mark after {lasting(attempt.dot_at - attempt.started_at)}" if attempt.dot_at else ""
     account = f"account {attempt.account}" if attempt.account else ""
     circumstances = (attempt.relay or "", attempt.tls or "", account, dot, f"runner {attempt.runner[:8]}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox.cli import output
+from outbox.cli import origin, output
 from outbox.cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -65,15 +65,11 @@ def run(
 
 def _refuse_copy(config: Config, db: Database) -> None:
     """A copied production database, started with the configuration of another, mails nobody."""
-    from outbox.errors import ConfigError
     from outbox.store.migrate import status
 
-    uuid = status(db).database_uuid
-    if config.database_uuid and config.database_uuid != uuid:
-        raise ConfigError(
-            f"this is database {uuid}, and the configuration is for {config.database_uuid}: a copy?",
-            hint="if it is to send mail, change database_uuid in the configuration",
-        )
+    another = origin.another_database(config, status(db).database_uuid)
+    if another is not None:
+        raise another
 
 
 async def _serve(session: Session, config: Config, errand: Errand, *, quiet: bool) -> int:

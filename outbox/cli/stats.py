@@ -103,7 +103,7 @@ def _draw(numbers: Statistics, window: str) -> None:
 
 def _draw_lines(lines: Sequence[Mapping[str, Any]]) -> None:
     """The table of --by, the same on a terminal and in a pipe: words to the left, numbers to the right."""
-    from outbox.cli.phrases import print_line
+    from outbox.cli.phrases import cut, on_terminal, print_line, terminal_width
 
     if not lines:
         output.note("nothing to show")
@@ -111,6 +111,11 @@ def _draw_lines(lines: Sequence[Mapping[str, Any]]) -> None:
     names = list(lines[0])
     cells = [[output.cell(line[name]) for name in names] for line in lines]
     widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(names)]
+    excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
+    if on_terminal() and excess > 0:  # the words are cut, never the numbers
+        widest = widths.index(max(widths))
+        widths[widest] = max(widths[widest] - excess, len(names[widest]), 10)
+        cells = [[cut(text, width) for text, width in zip(row, widths, strict=True)] for row in cells]
     right = [all(isinstance(line[name], int) for line in lines) for name in names]
     for row, style in [([name.upper() for name in names], "bold"), *((row, "") for row in cells)]:
         padded = [

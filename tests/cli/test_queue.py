@@ -151,13 +151,38 @@ def test_an_operators_retry_is_part_of_the_life_of_a_message(outbox: Program, st
     text = outbox.run("show", str(message_id)).stdout
     assert "attempt 1: bounced → retried → " in text
     assert " → … → " in text
-    assert "attempt 8: deferred" in text
+    assert "attempt 7: deferred" in text
 
 
 def test_show_says_what_to_do_about_a_doubt(outbox: Program, stories: Stories) -> None:
     message_id = stories.mail(on_doubt="hold")
     stories.attempt(message_id, None)
     assert f"outbox resolve {message_id} --sent" in outbox.run("show", str(message_id)).stdout
+
+
+def test_show_says_what_to_do_about_an_unregistered_sender(outbox: Program, stories: Stories) -> None:
+    message_id = stories.mail()
+    stories.refused(message_id)
+    text = outbox.run("show", str(message_id)).stdout
+    assert "attempt 1: refused by policy" in text
+    assert f"`outbox sender add shop@example.com --account NAME`, then `outbox retry {message_id}`" in text
+
+
+def test_an_attempt_whose_runner_died_says_what_that_means(outbox: Program, stories: Stories) -> None:
+    dotted, early = stories.mail(), stories.mail()
+    stories.crashed(dotted)
+    stories.crashed(early, dotted=False)
+    assert "its runner ended before the reply: the relay may have it" in outbox.run("show", str(dotted)).stdout
+    assert "the relay does not have it" in outbox.run("show", str(early)).stdout
+
+
+def test_what_is_deferred_is_sent_now_by_a_retry(outbox: Program, stories: Stories) -> None:
+    message_id = stories.mail()
+    stories.attempt(message_id, GREYLISTED)
+    assert outbox.run("retry", str(message_id)).stdout == f"message {message_id} is queued, due now\n"
+    assert "is queued and due already" in outbox.fails(1, "retry", str(message_id))
+    stories.attempt(message_id, GREYLISTED)
+    assert outbox.run("retry", "--state", "deferred", "--yes").stdout == "1 message queued again\n"
 
 
 def test_show_has_what_came_too_late(outbox: Program, stories: Stories) -> None:
@@ -208,7 +233,7 @@ def test_each_message_that_is_named_is_answered(outbox: Program, stories: Storie
     result = outbox.run("retry", str(failed), str(sent), "99", code=1)
     assert result.stdout == f"message {failed} is queued, due now\n"
     assert result.stderr == (
-        f"error: message {sent} is sent: only failed, expired or held messages can be retried\n"
+        f"error: message {sent} is sent: only queued, failed, expired or held messages can be retried\n"
         "error: message 99 does not exist\n"
     )
 
@@ -301,7 +326,7 @@ def test_many_refusals_are_not_all_listed(outbox: Program, stories: Stories) -> 
         ("retry", "one"),
         ("retry", "-1"),
         ("cancel", "--state", "sent", "--yes"),
-        ("retry", "--state", "scheduled", "--yes"),
+        ("retry", "--state", "sent", "--yes"),
         ("hold", "1", "--dry-run"),
     ],
 )

@@ -246,5 +246,5 @@ def test_sixty_four_kilobytes_of_anything_take_no_time(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["Müller, Ann <ann@example.net>", "bo@example.net,Müller [A] <ann@example.net>"])
 def test_a_name_that_needs_quotes_is_shown_with_them(text: str) -> None:
-    with pytest.raises(ValueError, match="put the name in double quotes: '\"Müller.*\" <ann@example.net>'"):
+    with pytest.raises(ValueError, match=r"put the name in double quotes: '\"Müller.*\" <ann@example.net>'"):
         parse_address_list(text)
