@@ -46,8 +46,8 @@ from outbox.runner.journey import (
     Journey,
     Letter,
     at_fault,
+    log_journey,
     refuses_message,
-    report,
     return_path_of,
     stops,
     unregistered,
@@ -110,7 +110,7 @@ class Delivery:
         if not journey.settled:
             await self._settle(settlement, journey)
         self.tally[settlement.state] += 1
-        report(log, claim, journey, settlement, self._clerk.now())
+        log_journey(log, claim, journey, settlement, self._clerk.now())
         if journey.letter is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates):
             await self._registrar.relay_answered(journey.letter.account)
 
@@ -133,10 +133,11 @@ class Delivery:
         route = await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
-        account = route.account
-        async with self._place(account):
-            if self._draining() or self._is_blocked(claim):
+        async with self._place(route.account):
+            route = self._open_route(claim)
+            if self._draining() or route is None:
                 return relinquish(claim)
+            account = route.account
             content = await self._clerk.content(claim, account.name)
             try:
                 settlement = await self._send(claim, content, route, journey)
@@ -156,10 +157,10 @@ class Delivery:
         route = self._registrar.registry.resolve(sender)
         return route or (await self._registrar.newer_than(journey.began)).resolve(sender)
 
-    def _is_blocked(self, claim: Claim) -> bool:
-        """Whether its account or sender was paused while it waited for a place."""
+    def _open_route(self, claim: Claim) -> Route | None:
+        """The route as it is now: while the message waited for a place, it may have been paused, or repaired."""
         route = self._registrar.registry.resolve(claim.sender)
-        return route is None or bool(self._registrar.blocked(route, self._clerk.now()))
+        return None if route is None or self._registrar.blocked(route, self._clerk.now()) else route
 
     def _after_error(self, claim: Claim, journey: Journey, error: Exception) -> Settlement:
         """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""

@@ -62,7 +62,7 @@ class Journey:
         return not self.fates and not past_data
 
 
-def report(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
+def log_journey(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
     """A line for each recipient that was tried, and one for a message that ends, or is held, otherwise."""
     letter = journey.letter
     relay = journey.last.relay if journey.last else ""
