@@ -135,7 +135,12 @@ def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
         yield Check("journal", Result.FAIL, f"the journal mode is {mode}, not WAL: writers and readers block", hint)
     elif health.has_wal_reset_bug():
         words = f"WAL, but {health.engine(db)} has the WAL-reset bug: two connections can, rarely, damage the file"
-        yield Check("journal", Result.NOTE, words, "SQLite 3.51.3 or later has it no more: docs/operate.md, Backups")
+        yield Check(
+            "journal",
+            Result.NOTE,
+            words,
+            "SQLite 3.51.3 or later has it no more: docs/operate.md#sqlites-wal-reset-bug",
+        )
     else:
         yield Check("journal", Result.OK, "WAL")
     if path.exists():

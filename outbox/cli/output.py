@@ -70,9 +70,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empt
 
 def show_record(pairs: Mapping[str, object]) -> None:
     """One thing: a line for each of its facts, names aligned."""
+    from outbox.cli.phrases import print_hanging
+
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
-        print(f"{name.ljust(width)}  {cell(value)}")
+        print_hanging([(f"{name.ljust(width)}  ", "")], cell(value))
 
 
 def cell(value: object) -> str:

@@ -55,7 +55,8 @@ def dialect_of(url: str) -> Dialect:
     if not separator:
         if url.endswith(_SQLITE_SUFFIXES) or url == ":memory:":
             return "sqlite"
-        raise DatabaseError(f"{safe_url(url)!r} is not a database URL", hint=f"write {_URLS}")
+        hint = f"write {_URLS}; a path alone ends in .db, .sqlite or .sqlite3"
+        raise DatabaseError(f"{safe_url(url)!r} is not a database URL", hint=hint)
     if scheme == "sqlite":
         return "sqlite"
     if scheme in ("postgresql", "postgres"):

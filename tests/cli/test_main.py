@@ -132,3 +132,23 @@ def test_a_table_in_a_pipe_is_aligned_and_never_cut(capsys: pytest.CaptureFixtur
     output.show_table(("a", "b"), [("x" * 300, None), ("y", True)])
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["A" + " " * 299 + "  B", "x" * 300 + "  -", "y" + " " * 299 + "  yes"]
+
+
+def test_a_narrow_terminal_folds_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    output.show_table(
+        ("name", "relay", "state"), [("main", "smtp.example.com:587", "paused by operator: the relay moves away")]
+    )
+    output.note("hint: the command that you want is outbox account set-password main")
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [
+        "NAME  RELAY                 STATE",
+        "main  smtp.example.com:587  paused by operator: the relay",
+        "                            moves away",
+    ]
+    assert printed.err.splitlines() == ["hint: the command that you want is outbox account", "      set-password main"]
