@@ -68,7 +68,8 @@ def test_a_key_is_replaced_by_add_rotate_retire(program: Program) -> None:
     }
     assert "still seals the passwords of: news, shop" in program.fails(1, "key", "retire", old)
     assert "sealed 2 passwords again" in program.run("key", "rotate").stdout
-    assert "sealed 0 passwords again" in program.run("key", "rotate").stdout
+    assert "sealed 0 passwords again" in (again := program.run("key", "rotate")).stdout
+    assert again.stderr == f"next: outbox key retire {old}\n"
     program.run("key", "retire", old)
     assert ids() == (new,)
     assert [password_of(program, name) for name in ("shop", "news")] == [CANARY, CANARY]
@@ -83,6 +84,8 @@ def test_rotating_with_one_key_and_retiring_the_only_one_are_refused(sqlite_prog
     program = sqlite_program.init()
     assert "only one key is loaded" in program.fails(1, "key", "rotate")
     assert "is the only key" in program.fails(1, "key", "retire", ids()[0])
+    program.add_account()
+    assert "hint: outbox key add, then outbox key rotate" in program.fails(1, "key", "retire", ids()[0])
     assert "holds no key ffffffff" in program.fails(1, "key", "retire", "ffffffff")
 
 
