@@ -74,7 +74,7 @@ def hold(reason: str, db: Database, rows: Sequence[Row], now: datetime) -> dict[
 
 
 def release(db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
-    # A due time in the past becomes now, because the claim on PostgreSQL looks below its floor only now and then.
+    # A due time in the past becomes now: it was held, and goes to the back of those that waited.
     due = Case(None, [(Delivery.due_at < now, moment(now))], Delivery.due_at)
     _update(db, rows, state=State.QUEUED, hold_reason=None, crashes=0, due_at=due)
     return {row.message_id: f"is queued, {_due(row.due_at, now)}" for row in rows}

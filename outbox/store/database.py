@@ -187,6 +187,10 @@ def _connect_postgres(url: str, *, application_name: str) -> peewee.Database:
     parameters: dict[str, Any] = {
         "connect_timeout": "5",
         "application_name": application_name,
+        # A connection that went dead without a word is noticed in a minute, not in the system's two hours.
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
         **_postgres_parameters(url),
     }
     password = parameters.get("password", "")

@@ -264,10 +264,12 @@ CREATE TABLE outbox_account (
     CONSTRAINT outbox_account_max_connections CHECK (max_connections >= 1),
   max_messages       INTEGER NOT NULL DEFAULT 100                       -- per connection
     CONSTRAINT outbox_account_max_messages CHECK (max_messages >= 1),
-  paused_until       TEXT,
+  paused_until       TEXT
+    CONSTRAINT outbox_account_paused_until_24 CHECK (paused_until GLOB '????-??-??T??:??:??.???Z'),
   pause_reason       TEXT,
   breaker_failures   INTEGER NOT NULL DEFAULT 0,
-  breaker_until      TEXT,
+  breaker_until      TEXT
+    CONSTRAINT outbox_account_breaker_until_24 CHECK (breaker_until GLOB '????-??-??T??:??:??.???Z'),
   breaker_reason     TEXT,
   created_at         TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   CONSTRAINT outbox_account_pause_has_reason CHECK (paused_until IS NULL OR pause_reason IS NOT NULL)
@@ -284,7 +286,8 @@ CREATE TABLE outbox_sender (
   account      TEXT NOT NULL REFERENCES outbox_account (name) ON DELETE RESTRICT ON UPDATE CASCADE,
   display_name TEXT,
   return_path  TEXT,
-  paused_until TEXT,
+  paused_until TEXT
+    CONSTRAINT outbox_sender_paused_until_24 CHECK (paused_until GLOB '????-??-??T??:??:??.???Z'),
   pause_reason TEXT,
   created_at   TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   CONSTRAINT outbox_sender_pause_has_reason CHECK (paused_until IS NULL OR pause_reason IS NOT NULL)

@@ -219,6 +219,26 @@ _REST = [
             ("outbox_sender_pause_has_reason", "shop@example.com", "2026-03-01T09:30:00.000Z"),
         ]
     ],
+    *[
+        Refusal(constraint, sql, (), "sqlite")
+        for constraint, sql in [
+            (
+                "outbox_account_paused_until_24",
+                "INSERT INTO outbox_account (name, relay_host, relay_port, tls, paused_until, pause_reason)"
+                " VALUES ('m', 'h', 25, 'none', 'tomorrow', 'x')",
+            ),
+            (
+                "outbox_account_breaker_until_24",
+                "INSERT INTO outbox_account (name, relay_host, relay_port, tls, breaker_until)"
+                " VALUES ('m', 'h', 25, 'none', '2026-03-01 10:00')",
+            ),
+            (
+                "outbox_sender_paused_until_24",
+                "INSERT INTO outbox_sender (address, account, paused_until, pause_reason)"
+                " VALUES ('shop@example.com', 'a', 'tomorrow', 'x')",
+            ),
+        ]
+    ],
     Refusal(
         "outbox_runner_asleep",
         "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until, asleep)"
