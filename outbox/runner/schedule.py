@@ -65,7 +65,7 @@ class Schedule:
             try:
                 await duty()
             except asyncio.CancelledError:
-                raise
+                return  # the end has come in the middle of it; raised, APScheduler would report it as a failure
             except Exception:  # a duty that fails once must not end the rhythm
                 log.exception("%s failed", name)
 
