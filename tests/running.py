@@ -33,7 +33,7 @@ import pytest
 from outbox.clock import Clock
 from outbox.core.account import Account, Sender, Tls
 from outbox.store import accounts, senders
-from outbox.store.database import connect
+from outbox.store.database import connect, dialect
 from outbox.store.journal import Act
 from tests.relay import Received
 
@@ -117,6 +117,13 @@ class Site:
         """How many attempts ended how; ``open`` for those that have not."""
         rows = self.query("SELECT coalesce(outcome, 'open'), count(*) FROM outbox_attempt GROUP BY 1")
         return Counter(dict(rows))
+
+    def freeze(self, program: Program) -> None:
+        """Freeze it while it is not writing: a frozen process keeps the database's locks, too. For any thread."""
+        with closing(connect(self.url)) as own, own.atomic():  # on SQLite this is the lock
+            if dialect(own) == "postgres":
+                own.execute_sql("LOCK TABLE outbox_runner, outbox_delivery IN EXCLUSIVE MODE")
+            program.freeze()
 
     def runners(self) -> list[str]:
         """The runners that nobody has declared dead, and have not left."""
@@ -283,6 +290,7 @@ class Program:
     def freeze(self) -> None:
         """SIGSTOP: the process is there, holds its locks and its connections, and does nothing."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         with suppress(ProcessLookupError):
@@ -302,4 +310,14 @@ class Runner(Program):
 
     def started(self, seconds: float = PATIENCE) -> str:
         """Until it is at work. The beginning of its id."""
-        return self.says(r"runner ([0-9a-f]{8}) serves", seconds)[1]
+        return self.says(r"runner ([0-9a-f]{8}) (?:started|serves)", seconds)[1]
+
+    @property
+    def stays(self) -> list[str]:
+        """What it said, at its end, that stays."""
+        return [line for line in self.output.splitlines() if line.startswith("stays: ")]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Its warnings and worse."""
+        return [line for line in self.output.splitlines() if re.search("WARNING|ERROR|CRITICAL|Traceback|^error", line)]

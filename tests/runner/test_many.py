@@ -39,7 +39,8 @@ def pids(site: Site) -> set[int]:
     return {row[0] for row in site.query("SELECT pid FROM outbox_runner WHERE dead_at IS NULL")}
 
 
-def test_processes_share_the_work_and_a_killed_one_starts_anew(site: Site) -> None:
+def test_processes_share_the_work_and_a_killed_one_starts_anew(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay() as relay:
         site.register(relay.port)
         with site.run("-q", "--processes", "2") as parent:
@@ -58,7 +59,8 @@ def test_processes_share_the_work_and_a_killed_one_starts_anew(site: Site) -> No
         site.audit(relay.messages)
 
 
-def test_processes_end_when_there_is_nothing_left(site: Site) -> None:
+def test_processes_end_when_there_is_nothing_left(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay() as relay:
         site.register(relay.port)
         site.insert(200)
