@@ -7,28 +7,30 @@ A frozen process still holds its lock, on SQLite the file's and on PostgreSQL th
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
+from outbox.store.database import connect
 from tests.relay import Accept, Relay, Session
 from tests.relay_session import Answer
-from tests.running import Program, Site, eventually
+from tests.running import SHOP, Program, Site, eventually
 
 LEASE = {"run_lease": "1s", "run_renew": "400ms"}
 
 
-def freezing(runners: list[Program], then: Answer = None) -> Callable[[Session, str], Answer]:
-    """An answer that is given to a runner which has just been frozen."""
+def freezing(site: Site, runners: list[Program]) -> Callable[[Session, str], Answer]:
+    """An honest answer, given to a runner which has just been frozen."""
 
     def answer(session: Session, line: str) -> Answer:
         for runner in runners:
-            runner.freeze()
-        return then
+            site.freeze(runner)
+        return None
 
     return answer
 
 
 def test_a_runner_that_was_frozen_before_its_dot_does_not_write_it(site: Site) -> None:
     frozen: list[Program] = []
-    with Relay({"data": [freezing(frozen)]}) as relay:
+    with Relay({"data": [freezing(site, frozen)]}) as relay:
         site.register(relay.port)
         number = site.insert_one(recipients="ann@example.net")
         with site.run(**LEASE) as first:
@@ -54,7 +56,7 @@ def test_a_runner_that_was_frozen_before_its_dot_does_not_write_it(site: Site) -
 
 def test_a_late_result_is_kept_beside_the_newer_one(site: Site) -> None:
     frozen: list[Program] = []
-    with Relay({"dot": [Accept(freezing(frozen))]}) as relay:
+    with Relay({"dot": [Accept(freezing(site, frozen))]}) as relay:
         site.register(relay.port)
         number = site.insert_one(recipients="ann@example.net")
         with site.run(**LEASE) as first:
@@ -79,7 +81,7 @@ def test_a_late_result_is_kept_beside_the_newer_one(site: Site) -> None:
 
 def test_a_late_2xx_settles_what_is_held_for_doubt(site: Site) -> None:
     frozen: list[Program] = []
-    with Relay({"dot": [Accept(freezing(frozen))]}) as relay:
+    with Relay({"dot": [Accept(freezing(site, frozen))]}) as relay:
         site.register(relay.port)
         number = site.insert_one(recipients="ann@example.net", on_doubt="hold")
         with site.run(**LEASE) as first:
@@ -101,7 +103,7 @@ def test_a_runner_that_others_have_declared_dead_claims_nothing_under_its_old_id
         site.register(relay.port, connections=10)
         with site.run(**LEASE) as first:
             first.started()
-            first.freeze()
+            site.freeze(first)
             with site.run(**LEASE) as second:
                 second.says(f"{first.started()}[0-9a-f]* is dead")
                 second.stop()
@@ -110,4 +112,33 @@ def test_a_runner_that_others_have_declared_dead_claims_nothing_under_its_old_id
             first.resume()
             site.until(sent=60)
         assert site.attempts() == {"accepted": 60}, "none was lost or in doubt, for nobody else was there"
+        site.audit(relay.messages)
+
+
+def test_a_runner_that_is_frozen_in_the_middle_of_its_transaction_stops_nobody(postgres_site: Site) -> None:
+    """It keeps the rows that it has locked, and only those."""
+    site = postgres_site
+    with Relay() as relay:
+        site.register(relay.port)
+        with site.run(**LEASE) as first:
+            first.started()
+            with site.db.atomic():
+                site.query("LOCK TABLE outbox_attempt IN EXCLUSIVE MODE")
+                with closing(connect(site.url)) as application:
+                    application.execute_sql(
+                        "INSERT INTO outbox (sender, recipients, text_body) VALUES (%s, %s, 'Thanks')",
+                        (SHOP, "ann@example.net"),
+                    )
+                waiting = "SELECT 1 FROM pg_locks WHERE relation = 'outbox_attempt'::regclass AND NOT granted"
+                eventually(lambda: site.query(waiting), "it has claimed, and waits to open the attempt")
+                first.freeze()
+            # Now the server has let it open the attempt, and it stands still with its claim uncommitted.
+            with site.run(**LEASE) as second:
+                second.says(f"{first.started()}[0-9a-f]* is dead")
+                site.insert(5)
+                eventually(lambda: site.states().get("sent") == 5, "the others are sent", 3)
+                assert site.states() == {"sent": 5, "queued": 1}
+                first.resume()
+                site.until(sent=6)
+        assert len(relay.messages) == 6
         site.audit(relay.messages)

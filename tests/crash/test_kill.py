@@ -30,9 +30,12 @@ def killing(victims: list[Program]) -> Callable[[Session, str], Answer]:
     return answer
 
 
-@pytest.mark.parametrize("accepts", [False, True], ids=["before-acceptance", "after-acceptance"])
-@pytest.mark.parametrize("on_doubt", ["retry", "hold"])
-def test_a_killed_runner_loses_no_mail_and_every_copy_is_announced(site: Site, accepts: bool, on_doubt: str) -> None:
+@pytest.mark.parametrize(
+    ("on_doubt", "accepts"),
+    [("retry", False), ("retry", True), ("hold", True)],
+    ids=["retry-before-acceptance", "retry-after-acceptance", "hold-after-acceptance"],
+)
+def test_a_killed_runner_loses_no_mail_and_every_copy_is_announced(site: Site, on_doubt: str, accepts: bool) -> None:
     victims: list[Program] = []
     kill = killing(victims)
     fatal: Answer = Accept(kill) if accepts else kill

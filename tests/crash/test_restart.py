@@ -80,15 +80,12 @@ def unharmed(site: Site) -> None:
     assert set(attempts) <= {"accepted", "lost"}
 
 
-@pytest.mark.parametrize("outage", [0.0, 2.5])
-def test_runners_go_on_after_the_server_was_restarted_in_the_middle_of_it(
-    restarted_site: Site, server: PostgresServer, outage: float
-) -> None:
+def test_a_runner_goes_on_when_the_server_is_back(restarted_site: Site, server: PostgresServer) -> None:
     site = restarted_site
     site.db.close()
 
     def answer(session: Session, line: str) -> Answer:
-        restart(server, outage)
+        restart(server, 2.5)
         return None
 
     with Relay({"dot": [None] * 20 + [answer]}) as relay:

@@ -1,6 +1,6 @@
 """Everything at once: runners killed and frozen, relays that break off, applications that roll back.
 
-What happens is chance, what must hold is not. OUTBOX_TEST_SOAK is how many seconds it takes, each time (3), and
+What happens is chance, what must hold is not. OUTBOX_TEST_SOAK is how many seconds it takes, each time (2), and
 OUTBOX_TEST_SEED what the dice begin with.
 """
 
@@ -17,7 +17,7 @@ import pytest
 from tests.relay import DROP, RST, Accept, Answer, Relay, Session
 from tests.running import Runner, Site, eventually
 
-SECONDS = float(os.environ.get("OUTBOX_TEST_SOAK", "3"))
+SECONDS = float(os.environ.get("OUTBOX_TEST_SOAK", "2"))
 SEED = int(os.environ.get("OUTBOX_TEST_SEED", "1"))
 SETTINGS = {
     "run_lease": "1s",

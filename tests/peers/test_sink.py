@@ -16,7 +16,7 @@ import pytest
 from tests.peers.mails import digests_of, free_port, insert_assorted, sent_digests
 from tests.running import Program, Site, eventually
 
-MAILS = 3000
+MAILS = 1500
 
 
 def smtp_sink(port: int, *options: str, folder: Path) -> Program:

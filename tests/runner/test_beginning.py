@@ -77,7 +77,8 @@ def test_an_unreadable_configuration(sqlite_site: Site) -> None:
     refused(site, "run", code=3, says="OUTBOX_RUN_GRACE", run_grace="soon")
 
 
-def test_a_missing_or_wrong_key(site: Site) -> None:
+def test_a_missing_or_wrong_key(sqlite_site: Site) -> None:
+    site = sqlite_site
     key, other, password = (site.folder / name for name in ("key", "other", "password"))
     password.write_text("secret")
     for file in (key, other):

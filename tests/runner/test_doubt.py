@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from outbox.store.rows import moment_of
-from tests.relay import DROP, GARBAGE, HANG, RST, Accept, Answer, Relay
+from tests.relay import DROP, GARBAGE, HANG, Accept, Answer, Relay
 from tests.running import Program, Site
 
 
@@ -20,7 +20,7 @@ def send_impatiently(site: Site) -> str:
         return runner.output
 
 
-@pytest.mark.parametrize("answer", [HANG, DROP, RST, GARBAGE], ids=["silence", "FIN", "RST", "garbage"])
+@pytest.mark.parametrize("answer", [HANG, DROP, GARBAGE], ids=["silence", "hang-up", "garbage"])
 def test_what_comes_after_the_dot_and_is_no_answer_is_a_doubt(sqlite_site: Site, answer: Answer) -> None:
     in_doubt(sqlite_site, answer)
 
@@ -54,7 +54,8 @@ def in_doubt(site: Site, answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("answer", ["--sent", "--resend"])
-def test_on_doubt_hold_waits_for_a_person(site: Site, answer: str) -> None:
+def test_on_doubt_hold_waits_for_a_person(sqlite_site: Site, answer: str) -> None:
+    site = sqlite_site
     with Relay({"dot": [Accept(HANG)]}) as relay:
         site.register(relay.port)
         number = site.insert_one(recipients="ann@example.net", on_doubt="hold")

@@ -7,11 +7,14 @@ import signal
 import sys
 import threading
 import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from outbox.store.database import dialect, sqlite_path
-from tests.relay import Relay, Session
+from outbox.store.database import connect, dialect, sqlite_path
+from outbox.store.rows import moment
+from tests.relay import HANG, Relay, Session
 from tests.relay_session import Answer
 from tests.running import Program, Site, eventually
 
@@ -34,7 +37,7 @@ waits.sort()
 print(json.dumps({"inserted": len(waits) - len(errors), "errors": errors, "median": waits[len(waits) // 2],
                   "p99": waits[len(waits) * 99 // 100], "longest": waits[-1]}))
 """
-BACKLOG = 2000
+BACKLOG = 3000
 
 
 def test_applications_insert_without_an_error_while_the_runner_drains_at_full_speed(sqlite_site: Site) -> None:
@@ -56,15 +59,25 @@ def test_applications_insert_without_an_error_while_the_runner_drains_at_full_sp
             assert found["inserted"] > 100
             assert found["p99"] < 1
             assert rate > 50, "the runner was not kept out either"
-            site.until(60, sent=BACKLOG + found["inserted"])
             runner.stop()
             assert runner.wait() == 0
-            assert runner.lines == []
+            assert runner.complaints == []
+        assert set(site.states()) <= {"sent", "queued"}
+        assert sum(site.states().values()) == BACKLOG + found["inserted"]
+        assert set(site.attempts()) <= {"accepted", "relinquished"}
         site.audit(relay.messages)
 
 
 @pytest.mark.parametrize("stage", ["data", "dot"], ids=["before-the-mark", "before-the-settlement"])
-def test_a_lock_held_for_three_seconds_loses_nothing(site: Site, stage: str) -> None:
+def test_a_lock_held_for_three_seconds_loses_nothing(sqlite_site: Site, stage: str) -> None:
+    held_for_three_seconds(sqlite_site, stage)
+
+
+def test_a_locked_table_loses_nothing(postgres_site: Site) -> None:
+    held_for_three_seconds(postgres_site, "dot")
+
+
+def held_for_three_seconds(site: Site, stage: str) -> None:
     asked, locked = threading.Event(), threading.Event()
 
     def answer(session: Session, line: str) -> Answer:
@@ -115,3 +128,26 @@ def waits_for_the_lock(site: Site) -> bool:
     if dialect(site.db) == "postgres":
         return bool(site.query("SELECT 1 FROM pg_locks WHERE relation = 'outbox_runner'::regclass AND NOT granted"))
     return any(site.folder.glob("*.runner-*"))
+
+
+def test_a_row_that_somebody_else_has_locked_holds_up_nobody_but_itself(postgres_site: Site) -> None:
+    """An operator's forgotten transaction, or a host that went away in the middle of one."""
+    site = postgres_site
+    with Relay({"dot": [HANG]}) as relay:
+        site.register(relay.port)
+        [stuck] = site.insert(1)
+        later = moment(datetime.now(UTC) + timedelta(hours=1))
+        [late] = site.insert(1, due_at=later, expires_at=moment(datetime.now(UTC) + timedelta(seconds=1)))
+        with site.run("-q") as victim, closing(connect(site.url)) as somebody:
+            eventually(lambda: "." in relay.commands, "its dot is written")
+            with somebody.atomic() as transaction:
+                somebody.execute_sql("SELECT 1 FROM outbox_delivery FOR UPDATE")
+                victim.kill()
+                with site.run("-q"):
+                    eventually(lambda: len(site.runners()) == 1, "the first one is declared dead")
+                    site.insert(5)
+                    eventually(lambda: site.states().get("sent") == 5, "the others are sent", 5)
+                    assert site.delivery(stuck)["state"] == "sending"
+                    assert site.delivery(late)["state"] == "queued"
+                    transaction.rollback()
+                    site.until(sent=6, expired=1)

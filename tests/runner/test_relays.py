@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay import DROP, Relay
+from tests.relay import Relay
 from tests.running import Site, eventually
 
 SOON = {"retry_floor": "50ms"}
@@ -17,8 +17,8 @@ SOON = {"retry_floor": "50ms"}
 
 @pytest.mark.parametrize(
     "script",
-    [{"banner": "554 5.3.2 no service here"}, {"ehlo": "421 4.3.2 come back later"}, {"banner": DROP}],
-    ids=["554-at-the-banner", "421-at-EHLO", "silence"],
+    [{"banner": "554 5.3.2 no service here"}, {"ehlo": "421 4.3.2 come back later"}],
+    ids=["554-at-the-banner", "421-at-EHLO"],
 )
 def test_a_relay_that_refuses_everybody_fails_no_message(sqlite_site: Site, script: Mapping[str, Any]) -> None:
     site = sqlite_site
@@ -63,7 +63,8 @@ def rests(site: Site) -> None:
     assert set(site.attempts()) <= {"paused", "relinquished"}
 
 
-def test_a_wrong_password_pauses_the_account_after_a_login_a_connection(site: Site) -> None:
+def test_a_wrong_password_pauses_the_account_after_a_login_a_connection(sqlite_site: Site) -> None:
+    site = sqlite_site
     key, password = str(site.folder / "key"), site.folder / "password"
     assert site.outbox("key", "generate", key_file=key)[0] == 0
     with Relay(credentials={"shop": "correct horse"}) as relay:

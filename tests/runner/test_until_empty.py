@@ -38,7 +38,8 @@ def test_until_empty_ends_and_says_what_stays_and_why(site: Site) -> None:
         site.audit(relay.messages)
 
 
-def test_until_empty_says_nothing_when_nothing_stays(site: Site) -> None:
+def test_until_empty_says_nothing_when_nothing_stays(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay() as relay:
         site.register(relay.port)
         with site.run("-q", "--until-empty") as idle:
@@ -62,7 +63,8 @@ def test_wait_does_also_what_comes_due_in_time(site: Site) -> None:
         assert [line for line in runner.lines if "stays: 1 from shop@example.com: due" in line]
 
 
-def test_wait_does_also_what_is_tried_again_in_time(site: Site) -> None:
+def test_wait_does_also_what_is_tried_again_in_time(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay({"rcpt": ["451 4.7.1 greylisted"]}) as relay:
         site.register(relay.port)
         [number] = site.insert(1)
@@ -74,7 +76,8 @@ def test_wait_does_also_what_is_tried_again_in_time(site: Site) -> None:
         site.audit(relay.messages)
 
 
-def test_until_empty_waits_for_what_another_runner_is_sending(site: Site) -> None:
+def test_until_empty_waits_for_what_another_runner_is_sending(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay({"dot": HANG}) as relay:
         site.register(relay.port)
         site.insert(1)
@@ -89,7 +92,8 @@ def test_until_empty_waits_for_what_another_runner_is_sending(site: Site) -> Non
             assert busy.process.poll() is None
 
 
-def test_once_sends_what_it_found_and_ends(site: Site) -> None:
+def test_once_sends_what_it_found_and_ends(sqlite_site: Site) -> None:
+    site = sqlite_site
     with Relay({"rcpt:bob@example.net": "451 4.3.0 later"}) as relay:
         site.register(relay.port)
         site.insert(4)
