@@ -228,6 +228,9 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float) -> Se
         # waits a little.
         later = now + wait(timedelta(0), policy.floor, policy.ceiling, jitter) if pause.scope is Scope.RELAY else None
         return settled(State.QUEUED, result=Result.PAUSED, due_at=later)
+    if all(each.fate in SETTLED_FATES for each in attempt.fates):
+        # A stop came between two parts: nobody who was tried is left, and the others were not.
+        return settled(State.QUEUED)
     age = now - (attempt.claim.first_attempt_at or now)
     if age >= policy.max_age:
         return settled(State.EXPIRED, failures=attempt.claim.failures + 1)

@@ -166,6 +166,11 @@ def test_recipients_that_were_not_reached_keep_the_message_in_the_queue() -> Non
     assert settlement.pause is not None
 
 
+def test_a_stop_between_two_parts_counts_nothing_and_delays_nobody() -> None:
+    settlement = settle(answered(QUEUED, OK), untried=5)
+    assert (settlement.state, settlement.failures, settlement.due_at) == (State.QUEUED, 0, None)
+
+
 def test_fates_that_a_dot_mark_has_written_are_not_written_again() -> None:
     trials = [Trial((each,), Report(Stage.DOT, QUEUED, recipients=(OK,), dotted=True)) for each in (ANN, BOB)]
     everyone = tuple(fate for trial in trials for fate in fates_of(trial))
