@@ -136,16 +136,26 @@ class Route:
 
 
 class Registry:
-    """All accounts and senders as they were at one moment. Immutable; the runner takes a new one when they change."""
+    """All accounts and senders as they were at one moment. Immutable, so every address is resolved once; the runner
+    takes a new one when they change.
+    """
 
-    __slots__ = ("accounts", "senders")
+    __slots__ = ("_routes", "accounts", "senders")
 
     def __init__(self, accounts: Iterable[Account] = (), senders: Iterable[Sender] = ()) -> None:
         self.accounts = {account.name: account for account in accounts}
         self.senders = {sender.address: sender for sender in senders}
+        self._routes: dict[str, Route | None] = {}
 
     def resolve(self, email: str) -> Route | None:
         """The route of an address: registered exactly, or through ``*@domain``; None when it is not registered."""
+        try:
+            return self._routes[email]  # several times a message, on the hot path
+        except KeyError:
+            route = self._routes[email] = self._find(email)
+            return route
+
+    def _find(self, email: str) -> Route | None:
         address = fold(email)
         if address.rpartition("@")[0] in ("", "*"):
             return None

@@ -1,7 +1,12 @@
 """The runner: a separate process that turns rows into mail.
 
-service.py    puts the parts together, handles signals, drains        schedule.py   APScheduler: when, never what
-dispatch.py   which messages to claim next, fairly                    upkeep.py     leases, reclaim, expiry
-delivery.py   one message from claim to settlement (the heart)        clerk.py      the only thread that writes
-rescue.py     results that could not be written before the end        supervise.py  several processes
+service.py     puts the parts together, handles signals, drains
+dispatch.py    which messages to claim next, fairly
+delivery.py    one message from claim to settlement (the heart); journey.py, what it has come to so far
+clerk.py       the only thread that writes; request.py, what it is asked; budget.py, how much mail is in memory
+registrar.py   what is known of accounts and senders, and their opened secrets
+upkeep.py      leases, reclaim, expiry
+schedule.py    APScheduler: when, never what
+rescue.py      results that could not be written before the end
+supervise.py   several processes
 """

@@ -4,7 +4,8 @@ What arrives together shares a transaction, in the order marks, settlements, cla
 settlement frees a place, a claim fills it, and upkeep can wait. Whoever asks gets an asyncio future.
 
 A fault that passes (locked, restarting, full) is met by trying the same group again, for as long as the clerk lives: a
-result is kept until it is written. Any other error replays the group member by member, and only the culprit fails.
+result is kept until it is written. Any other error replays the group member by member, and only the culprit fails; if
+it is a result, it is put aside, tried again, and at the end handed back to be rescued.
 
 On SQLite the clerk shares the file's one lock with applications that wait for it with SQLite's own busy handler, which
 starves. So it takes the lock in a rhythm of its own, and while others write it leaves the lock free for a millisecond

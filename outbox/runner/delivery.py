@@ -1,9 +1,9 @@
 """One message, from claim to settlement: the heart of the runner.
 
-    claim ─ content ─ route ─ prepare ─ connection ─ transactions ─ decide ─ pause ─ settle
+    claim ─ route ─ a place ─ content ─ compose ─ connection ─ transactions ─ decide ─ settle
 
 Each step takes what the one before it made, and may end the journey early with a settlement of its own. Nothing here
-opens a transaction, nothing raises for what a relay or a row did, and whatever happens the claim is settled.
+opens a transaction, nothing raises for what a relay or a row did, and what is known of a mail is never forgotten.
 """
 
 from __future__ import annotations

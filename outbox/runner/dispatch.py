@@ -3,8 +3,8 @@
     bell ─► look at the lanes ─► allocate ─► claim ─► a delivery each        (until nothing can be claimed)
          ◄──────────── mail came, a place became free, something comes due ◄──────────────┘
 
-A lane is one sender's mail of one priority. Lanes are visited round robin by sender, so a bulk sender starves nobody;
-within a sender, lower priority numbers go first. The cost of a pass is a seek a lane, whatever history, scheduled mail
+A lane is one sender's mail of one priority. The senders of an account take turns, so a bulk sender starves nobody;
+within a sender, lower priority numbers go first. The cost of a round is a seek a lane, whatever history, scheduled mail
 or paused senders there are.
 """
 
@@ -33,7 +33,7 @@ AHEAD = 4
 """How many messages are claimed for each connection: the next ones are at hand when one is done."""
 
 REFUSED_AT_ONCE = 100
-"""Mail of unregistered senders needs no connection: so many are refused in one pass."""
+"""Mail of unregistered senders needs no connection: so many are refused in one round."""
 
 ALONE = 5.0
 """Seconds for which a suspect has the runner for itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from outbox import log as lines
 from outbox.core.account import Account, Route
@@ -64,23 +64,26 @@ class Journey:
 
 def log_journey(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
     """A line for each recipient that was tried, and one for a message that ends, or is held, otherwise."""
-    letter = journey.letter
-    relay = journey.last.relay if journey.last else ""
-    for each in journey.fates if letter is not None and log.isEnabledFor(logging.INFO) else ():
+    if journey.letter is not None and log.isEnabledFor(logging.INFO):
+        _log_fates(log, journey, journey.letter, now)
+    untried = journey.letter is None and settlement.state is not State.QUEUED
+    if untried or settlement.state in (State.HELD, State.EXPIRED):
+        why = settlement.hold_reason or str(settlement.reply or "") or "its time was over"
+        log.warning("id=%d from=<%s> status=%s (%s)", claim.message_id, claim.sender, settlement.state, why)
+
+
+def _log_fates(log: logging.Logger, journey: Journey, letter: Letter, now: datetime) -> None:
+    for each in journey.fates:
         line = lines.delivery_line(
-            message_id=claim.message_id,
+            message_id=letter.claim.message_id,
             to=each.recipient.address,
-            relay=relay,
-            delay=now - letter.created_at if letter is not None else timedelta(0),
+            relay=journey.last.relay if journey.last else "",
+            delay=now - letter.created_at,
             dsn=each.reply.status if each.reply else "",
             status=_STATUS[each.fate],
             reply=str(each.reply or ""),
         )
         log.info("%s", line)
-    untried = letter is None and settlement.state is not State.QUEUED
-    if untried or settlement.state in (State.HELD, State.EXPIRED):
-        why = settlement.hold_reason or str(settlement.reply or "") or "its time was over"
-        log.warning("id=%d from=<%s> status=%s (%s)", claim.message_id, claim.sender, settlement.state, why)
 
 
 def at_fault(settlement: Settlement, account: Account) -> str:

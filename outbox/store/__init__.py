@@ -1,9 +1,12 @@
 """The seam between the runner and the database: verbs of the protocol, as statements in the clerk's open transaction.
 
-    Store          the protocol, implemented by sqlite.py and postgres.py over the shared statements of queue.py
-    database.py    opens a database by its URL            migrate.py   applies schema/
-    tables.py      peewee's map of the tables             accounts.py  accounts, senders, pauses, the registry
-    operate.py     what operators do: retry, hold, …      audit.py     what operators ask
+    Store, the protocol: sqlite.py and postgres.py, over the shared statements of queue.py and the records of rows.py
+    runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
+    faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
+    operate.py     what operators do (changes.py), to which messages (filters.py)
+    audit.py       what operators ask; statistics.py, health.py
+    database.py    opens a database by its URL (opened.py: for a command); migrate.py applies schema/
+    tables.py      peewee's map of the tables
 
 Only the clerk writes. A verb takes and returns records; it opens no transaction, decides nothing and never waits.
 """

@@ -10,6 +10,7 @@ matches no row, and can never overwrite a newer result.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -138,7 +139,7 @@ EXPIRE_BATCH = 200
 SUSPECTS = 8
 
 
-class SqlStore:
+class SqlStore(ABC):
     """What both dialects share. A subclass says how to connect, how to claim and mark, and what its errors mean."""
 
     created_column = "created_at"
@@ -370,11 +371,13 @@ class SqlStore:
         if not self._all("SELECT 1 FROM outbox_runner WHERE id = ? AND dead_at IS NULL", (runner,)):
             raise DeclaredDeadError(runner)
 
+    @abstractmethod
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
-        raise NotImplementedError
+        """Take due messages, at most one lane of each sender."""
 
+    @abstractmethod
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
-        raise NotImplementedError
+        """Take this message, if it is due."""
 
     def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:
         at = moment(now)
