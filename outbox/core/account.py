@@ -34,6 +34,8 @@ class Tls(StrEnum):
 
     IMPLICIT = "implicit"
     STARTTLS = "starttls"
+    OPPORTUNISTIC = "opportunistic"
+    """STARTTLS where it is offered; and from then on always, so that nobody can take it away."""
     NONE = "none"
 
 
@@ -45,9 +47,13 @@ class Mechanism(StrEnum):
     AUTO = "auto"
     PLAIN = "plain"
     LOGIN = "login"
+    CRAM_MD5 = "cram-md5"
+    SCRAM_SHA_256 = "scram-sha-256"
+    XOAUTH2 = "xoauth2"
+    OAUTHBEARER = "oauthbearer"
 
 
-_PORTS = {Tls.IMPLICIT: 465, Tls.STARTTLS: 587, Tls.NONE: 25}
+_PORTS = {Tls.IMPLICIT: 465, Tls.STARTTLS: 587, Tls.OPPORTUNISTIC: 25, Tls.NONE: 25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,16 @@ class Account:
     key_id: str = ""
     credential_version: int = 1
     ca_file: str = ""
+    tls_pins: str = ""
+    starttls_seen_at: datetime | None = None
     max_connections: int = 3
     max_messages: int = 100
     paused_until: datetime | None = None
     pause_reason: str = ""
+    probes: int = 0
+    probe_until: datetime | None = None
+    brake: str = ""
+    brake_messages: str = ""
     breaker_failures: int = 0
     breaker_until: datetime | None = None
     breaker_reason: str = ""
@@ -107,6 +119,10 @@ class Sender:
     return_path: str = ""
     paused_until: datetime | None = None
     pause_reason: str = ""
+    probes: int = 0
+    probe_until: datetime | None = None
+    brake: str = ""
+    brake_messages: str = ""
     created_at: datetime | None = None
 
     def is_paused(self, now: datetime) -> bool:

@@ -7,8 +7,10 @@ the program does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
+from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.reply import Reply
 
 
@@ -55,18 +57,25 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """`delay`: not again before that, by what the relay asked for or a rule says. `rule`: of the operator's rules, the
+    one that decided; 0 when none did.
+    """
+
     verdict: Verdict
     scope: Scope
+    delay: timedelta = timedelta(0)
+    rule: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What MAIL and RCPT say: a return path (``""`` is the null one) and bare addresses, each with ASCII (IDNA)
-    domain.
+    domain; and what is asked of notifications.
     """
 
     return_path: str
     recipients: tuple[str, ...]
+    dsn: Dsn = NO_DSN
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def add_account(db: Database, new: Account, act: Act) -> None:
         "key_id": new.key_id or None,
         "credential_version": new.credential_version,
         "ca_file": new.ca_file or None,
+        "tls_pins": new.tls_pins or None,
         "max_connections": new.max_connections,
         "max_messages": new.max_messages,
         "created_at": act.at,
@@ -258,13 +259,18 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+_PAUSE_TEXTS = ("pause_reason", "brake", "brake_messages")
+_ACCOUNT_TEXTS = ("username", "key_id", "ca_file", "tls_pins", "breaker_reason", *_PAUSE_TEXTS)
+_SENDER_TEXTS = ("display_name", "return_path", *_PAUSE_TEXTS)
+
+
 def _account(row: dict[str, Any]) -> Account:
-    text = {name: row[name] or "" for name in ("username", "key_id", "ca_file", "pause_reason", "breaker_reason")}
+    text = {name: row[name] or "" for name in _ACCOUNT_TEXTS}
     return Account(**{**row, **text, "tls": Tls(row["tls"]), "mechanism": Mechanism(row["mechanism"])})
 
 
 def _sender(row: dict[str, Any]) -> Sender:
-    return Sender(**{**row, **{name: row[name] or "" for name in ("display_name", "return_path", "pause_reason")}})
+    return Sender(**{**row, **{name: row[name] or "" for name in _SENDER_TEXTS}})
 
 
 def _sender_columns() -> list[Any]:

@@ -38,8 +38,8 @@ _RECORD: dict[Dialect, tuple[str, ...]] = {
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     ),
 }
-_CREATE = re.compile(
-    r"^\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:UNIQUE\s+)?(TABLE|INDEX|TRIGGER|VIEW|FUNCTION)\s+(\w+)",
+_CREATE_OR_DROP = re.compile(
+    r"^\s*(CREATE|DROP)\s+(?:OR\s+REPLACE\s+)?(?:UNIQUE\s+)?(TABLE|INDEX|TRIGGER|VIEW|FUNCTION)\s+(\w+)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -259,9 +259,12 @@ def _failure_hint(reason: str) -> str:
 
 
 def _expected(which: Dialect) -> set[tuple[str, str]]:
-    return {
-        (kind.lower(), name.lower()) for migration in migrations(which) for kind, name in _CREATE.findall(migration.sql)
-    }
+    """What the files create and do not drop again, in their order."""
+    expected: set[tuple[str, str]] = set()
+    for migration in migrations(which):
+        for verb, kind, name in _CREATE_OR_DROP.findall(migration.sql):
+            (expected.add if verb.upper() == "CREATE" else expected.discard)((kind.lower(), name.lower()))
+    return expected
 
 
 def _present(database: peewee.Database) -> set[tuple[str, str]]:

@@ -92,6 +92,9 @@ class Outbox(Model):
     text_body = TextField(null=True)
     html_body = TextField(null=True)
     raw = BytesField(null=True)
+    dsn_notify = TextField(null=True)
+    dsn_ret = TextField(null=True)
+    dsn_envid = TextField(null=True)
 
     class Meta:
         table_name = "outbox"
@@ -158,6 +161,7 @@ class Attempt(Model):
     tls = TextField(null=True)
     account = TextField(null=True)
     sha256 = TextField(null=True)
+    rule = IntegerField(null=True)
     late_outcome = TextField(null=True)
     late_reply = TextField(null=True)
     late_at = UtcDateTimeField(null=True)
@@ -203,10 +207,16 @@ class Account(Model):
     key_id = TextField(null=True)
     credential_version = IntegerField()
     ca_file = TextField(null=True)
+    tls_pins = TextField(null=True)
+    starttls_seen_at = UtcDateTimeField(null=True)
     max_connections = IntegerField()
     max_messages = IntegerField()
     paused_until = UtcDateTimeField(null=True)
     pause_reason = TextField(null=True)
+    probes = IntegerField()
+    probe_until = UtcDateTimeField(null=True)
+    brake = TextField(null=True)
+    brake_messages = TextField(null=True)
     breaker_failures = IntegerField()
     breaker_until = UtcDateTimeField(null=True)
     breaker_reason = TextField(null=True)
@@ -225,10 +235,135 @@ class Sender(Model):
     return_path = TextField(null=True)
     paused_until = UtcDateTimeField(null=True)
     pause_reason = TextField(null=True)
+    probes = IntegerField()
+    probe_until = UtcDateTimeField(null=True)
+    brake = TextField(null=True)
+    brake_messages = TextField(null=True)
     created_at = UtcDateTimeField()
 
     class Meta:
         table_name = "outbox_sender"
+
+
+class Limit(Model):
+    """What an account, a sender or a recipient domain may send, at a time and in a span of time. None: no limit."""
+
+    scope = TextField()
+    name = TextField()
+    connections = IntegerField(null=True)
+    per_minute = IntegerField(null=True)
+    per_hour = IntegerField(null=True)
+    per_day = IntegerField(null=True)
+
+    class Meta:
+        table_name = "outbox_limit"
+        primary_key = CompositeKey("scope", "name")
+
+
+class Usage(Model):
+    """How much of a limit is used: in the span that began at `began_at`, and in the one before it."""
+
+    scope = TextField()
+    name = TextField()
+    span = TextField()
+    began_at = UtcDateTimeField()
+    used = IntegerField()
+    before = IntegerField()
+
+    class Meta:
+        table_name = "outbox_usage"
+        primary_key = CompositeKey("scope", "name", "span")
+
+
+class ReplyRule(Model):
+    """An operator's own meaning for a relay's refusal. `delay` in seconds."""
+
+    id = BigIntegerField(primary_key=True)
+    relay = TextField()
+    pattern = TextField()
+    verdict = TextField()
+    scope = TextField()
+    delay = IntegerField(null=True)
+    note = TextField(null=True)
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_reply_rule"
+
+
+class Suppression(Model):
+    """An address in lower case, or ``*@domain``, that nothing is sent to."""
+
+    address = TextField(primary_key=True)
+    reason = TextField()
+    until = UtcDateTimeField(null=True)
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_suppression"
+
+
+class OAuth(Model):
+    """How an account gets its tokens. `setup` and `token` are sealed, and only `outbox.vault` opens them."""
+
+    account = TextField(primary_key=True)
+    setup = TextField()
+    token = TextField(null=True)
+    key_id = TextField()
+    version = IntegerField()
+    refresh_at = UtcDateTimeField(null=True)
+    expires_at = UtcDateTimeField(null=True)
+    refreshing_by = TextField(null=True)
+    refreshing_until = UtcDateTimeField(null=True)
+
+    class Meta:
+        table_name = "outbox_oauth"
+
+
+class Dkim(Model):
+    """A key that signs a sender's mail. `secret` is the sealed private key."""
+
+    sender = TextField()
+    selector = TextField()
+    domain = TextField()
+    algorithm = TextField()
+    secret = TextField()
+    key_id = TextField()
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_dkim"
+        primary_key = CompositeKey("sender", "selector")
+
+
+class Event(Model):
+    """Something that an application may want to hear of. `subject` where it is about an account or a sender."""
+
+    id = BigIntegerField(primary_key=True)
+    at = UtcDateTimeField()
+    kind = TextField()
+    message_id = BigIntegerField(null=True)
+    claim_no = IntegerField(null=True)
+    subject = TextField(null=True)
+    code = IntegerField(null=True)
+    status = TextField(null=True)
+    reply = TextField(null=True)
+    webhook_due = BooleanField()
+    notice_due = BooleanField()
+
+    class Meta:
+        table_name = "outbox_event"
+
+
+class Lease(Model):
+    """Who does what only one runner may do at a time."""
+
+    name = TextField(primary_key=True)
+    owner = TextField()
+    until = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_lease"
 
 
 class Runner(Model):
@@ -278,6 +413,14 @@ TABLES: tuple[type[Model], ...] = (
     Recipient,
     Account,
     Sender,
+    Limit,
+    Usage,
+    ReplyRule,
+    Suppression,
+    OAuth,
+    Dkim,
+    Event,
+    Lease,
     Runner,
     Journal,
     Meta,

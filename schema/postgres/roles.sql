@@ -27,18 +27,23 @@ END $$;
 
 -- The application. INSERT … RETURNING id and a bare ON CONFLICT DO NOTHING need SELECT (id) and nothing more.
 GRANT INSERT (source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender, sender_name, return_path,
-              recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw) ON outbox TO outbox_app;
+              recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw, dsn_notify, dsn_ret,
+              dsn_envid) ON outbox TO outbox_app;
 GRANT SELECT (id, dedup_key) ON outbox TO outbox_app;
 GRANT INSERT (message_id, position, filename, content_type, content_id, content) ON outbox_attachment TO outbox_app;
 GRANT SELECT ON outbox_receipt TO outbox_app;
+GRANT SELECT (id, at, kind, message_id, claim_no, code, status) ON outbox_event TO outbox_app;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_app;
 
 -- The runner and the commands: they send, look, act, enqueue (`outbox enqueue`) and register accounts and senders.
 GRANT SELECT ON outbox, outbox_attachment, outbox_delivery, outbox_attempt, outbox_recipient, outbox_account,
-  outbox_sender, outbox_runner, outbox_journal, outbox_meta, outbox_status, outbox_audit, outbox_fate, outbox_receipt,
-  outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_runner;
+  outbox_sender, outbox_runner, outbox_journal, outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule,
+  outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_status, outbox_audit, outbox_fate,
+  outbox_receipt, outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily
+  TO outbox_runner;
 GRANT INSERT (source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender, sender_name, return_path,
-              recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw) ON outbox TO outbox_runner;
+              recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw, dsn_notify, dsn_ret,
+              dsn_envid) ON outbox TO outbox_runner;
 GRANT UPDATE (erased_at, sender_name, return_path, recipients, cc, bcc, reply_to, subject, headers, text_body,
               html_body, raw) ON outbox TO outbox_runner;
 GRANT DELETE ON outbox TO outbox_runner;
@@ -47,17 +52,24 @@ GRANT UPDATE ON outbox_delivery TO outbox_runner;
 GRANT INSERT, UPDATE ON outbox_attempt TO outbox_runner;
 GRANT INSERT ON outbox_recipient TO outbox_runner;
 GRANT UPDATE (address, fate, code, status, reply, at) ON outbox_recipient TO outbox_runner;
-GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner TO outbox_runner;
+GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner, outbox_limit, outbox_usage,
+  outbox_reply_rule, outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease TO outbox_runner;
 GRANT INSERT ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
 
 -- The auditor.
 GRANT SELECT (id, token, created_at, erased_at, source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender,
-              sender_name, return_path, recipients, cc, bcc, reply_to, subject) ON outbox TO outbox_auditor;
+              sender_name, return_path, recipients, cc, bcc, reply_to, subject, dsn_notify, dsn_ret, dsn_envid)
+  ON outbox TO outbox_auditor;
 GRANT SELECT (message_id, position, filename, content_type, content_id) ON outbox_attachment TO outbox_auditor;
 GRANT SELECT (name, relay_host, relay_port, tls, mechanism, username, key_id, credential_version, ca_file,
               max_connections, max_messages, paused_until, pause_reason, breaker_failures, breaker_until,
-              breaker_reason, created_at) ON outbox_account TO outbox_auditor;
+              breaker_reason, created_at, tls_pins, starttls_seen_at, probes, probe_until, brake, brake_messages)
+  ON outbox_account TO outbox_auditor;
+GRANT SELECT (account, key_id, version, refresh_at, expires_at, refreshing_by, refreshing_until)
+  ON outbox_oauth TO outbox_auditor;
+GRANT SELECT (sender, selector, domain, algorithm, key_id, created_at) ON outbox_dkim TO outbox_auditor;
 GRANT SELECT ON outbox_delivery, outbox_attempt, outbox_recipient, outbox_sender, outbox_runner, outbox_journal,
-  outbox_meta, outbox_status, outbox_audit, outbox_fate, outbox_receipt, outbox_doubtful, outbox_dead, outbox_stuck,
+  outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule, outbox_suppression, outbox_event, outbox_lease,
+  outbox_status, outbox_audit, outbox_fate, outbox_receipt, outbox_doubtful, outbox_dead, outbox_stuck,
   outbox_pause, outbox_sender_health, outbox_daily TO outbox_auditor;
