@@ -44,10 +44,11 @@ AUDITED = (
 )
 CONTENT = (
     "source priority on_doubt due_at expires_at dedup_key tag sender sender_name return_path recipients cc bcc reply_to"
-    " subject headers text_body html_body raw"
+    " subject headers text_body html_body raw dsn_notify dsn_ret dsn_envid"
 )
 ATTACHMENT = "message_id position filename content_type content_id content"
 RECEIPT = "id dedup_key tag state code status doubts final_at"
+EVENT = "id at kind message_id claim_no code status"
 
 # Statement → the roles that may execute it.
 MATRIX: dict[str, str] = {
@@ -182,6 +183,7 @@ def test_the_application_has_no_privilege_that_is_not_named(granted: peewee.Data
         *(("outbox", column, "SELECT") for column in ("id", "dedup_key")),
         *(("outbox_attachment", column, "INSERT") for column in ATTACHMENT.split()),
         *(("outbox_receipt", column, "SELECT") for column in RECEIPT.split()),
+        *(("outbox_event", column, "SELECT") for column in EVENT.split()),
     }
     whole = rows(
         granted,
@@ -204,7 +206,7 @@ def test_every_function_is_a_definer_with_a_fixed_search_path(granted: peewee.Da
         "SELECT proname, prosecdef, array_to_string(proconfig, ';') FROM pg_proc"
         " WHERE pronamespace = current_schema()::regnamespace",
     )
-    assert len(functions) == 12
+    assert len(functions) == 13
     assert {(definer, settings) for _, definer, settings in functions} == {
         (True, "search_path=pg_catalog, public, pg_temp")
     }
