@@ -1,10 +1,14 @@
-"""The one place where a password is opened.
+"""The one place where a password is opened, and every other secret in the database.
 
 A password is stored in `outbox_account.secret` as a Fernet token. Inside is not the bare password but an envelope that
 names the account, relay, login, TLS mode and certificate authority it was given for, and opening compares each of them
 with the row. So a token copied to another account does not open there, and neither does it after somebody with write
 access to the database has pointed the account at a host or an authority of his own, or taken its TLS away: the account
 is paused instead, and says why. Where the key comes from is in `outbox.keys`.
+
+An account's OAuth setup and its current access token (`outbox_oauth`) are sealed for the same settings, because the
+token goes where the password would; the DKIM key of a sender (`outbox_dkim`) for the signature it makes. The kind is in
+the envelope, so that none of them opens as another.
 
 STANDARDS: the Fernet specification (AES-128-CBC, HMAC-SHA256); an envelope is JSON, so that a plain Fernet can open it.
 LIMITS: a token shows when it was made, and the length of the password to 64 bytes. Whoever has the key and the database
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -29,9 +34,29 @@ _STEP = 64
 """Envelopes are padded with spaces to a multiple of this, so that a token does not tell how long a password is."""
 
 
+class Kind(StrEnum):
+    """What a sealed secret is."""
+
+    PASSWORD = "password"  # noqa: S105 - the name of a kind
+    OAUTH = "oauth"
+    """How the access tokens of an account are got: client secret, refresh token, endpoints or command."""
+    TOKEN = "token"  # noqa: S105
+    """The current access token of an account."""
+    DKIM = "dkim"
+    """The private key that signs a sender's mail."""
+
+
+_NOUNS = {
+    Kind.PASSWORD: "password",
+    Kind.OAUTH: "OAuth setup",
+    Kind.TOKEN: "access token",
+    Kind.DKIM: "DKIM key",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a password was given for. If any of it changes, the password has to be given again."""
+    """What a password, an OAuth setup or a token was given for. If any of it changes, it has to be given again."""
 
     account: str
     host: str
@@ -51,6 +76,33 @@ class Binding:
             account.ca_file,
         )
 
+    @property
+    def owner(self) -> str:
+        return f"account {self.account}"
+
+    def command(self, kind: Kind) -> str:
+        """The command with which the secret is given again."""
+        verb = "set-password" if kind is Kind.PASSWORD else "oauth"
+        return f"outbox account {verb} {self.account}"
+
+
+@dataclass(frozen=True, slots=True)
+class DkimBinding:
+    """The signature that a DKIM key makes. If any of it changes, the key has to be given again."""
+
+    sender: str
+    selector: str
+    domain: str
+    algorithm: str
+
+    @property
+    def owner(self) -> str:
+        return f"sender {self.sender}"
+
+    def command(self, kind: Kind) -> str:
+        """The command with which a key is made again."""
+        return f"outbox sender dkim {self.sender} --generate"
+
 
 _SETTINGS = {
     "account": "account name",
@@ -59,11 +111,15 @@ _SETTINGS = {
     "username": "username",
     "tls": "TLS mode",
     "ca_file": "certificate authority",
+    "sender": "sender address",
+    "selector": "selector",
+    "domain": "signing domain",
+    "algorithm": "algorithm",
 }
 
 
 class Vault:
-    """Seals passwords with the first key and opens them with any. Safe to use from several threads."""
+    """Seals secrets with the first key and opens them with any. Safe to use from several threads."""
 
     __slots__ = ("_fernets", "keys")
 
@@ -73,33 +129,39 @@ class Vault:
 
     @property
     def key_id(self) -> str:
-        """The key that encrypts; it belongs into `outbox_account.key_id` beside every token of `seal` and `rotate`."""
+        """The key that encrypts; it belongs into the column `key_id` beside every token of `seal` and `rotate`."""
         return self.keys.ids[0]
 
-    def seal(self, secret: Secret, binding: Binding) -> str:
-        """The token to store. It opens only with the same `binding`."""
-        envelope = {"v": _VERSION, **asdict(binding), "kind": "password", "secret": secret.reveal()}
+    def seal(self, secret: Secret, binding: Binding | DkimBinding, kind: Kind = Kind.PASSWORD) -> str:
+        """The token to store. It opens only with the same `binding`, and as the same kind."""
+        envelope = {"v": _VERSION, **asdict(binding), "kind": str(kind), "secret": secret.reveal()}
         content = json.dumps(envelope).encode("ascii")
         padded = content + b" " * (-len(content) % _STEP)
         return self._fernets[self.key_id].encrypt(padded).decode("ascii")
 
-    def open(self, token: str, binding: Binding, *, key_id: str = "") -> Secret:
-        """The password in `token`. VaultError when no loaded key opens it (`key_id`, as stored beside it, helps to say
-        which is missing), or when a setting of the row is not the one it was sealed with.
+    def open(
+        self, token: str, binding: Binding | DkimBinding, *, key_id: str = "", kind: Kind = Kind.PASSWORD
+    ) -> Secret:
+        """The secret in `token`. VaultError when no loaded key opens it (`key_id`, as stored beside it, helps to say
+        which is missing), when it is of another kind, or when a setting of the row is not the one it was sealed with.
         """
+        noun, command = _NOUNS[kind], binding.command(kind)
         envelope = self._unwrap(token)
         if envelope is None:
-            raise self._cannot_open(binding.account, key_id)
+            raise self._cannot_open(binding.owner, kind, key_id, command)
         secret = Secret(str(envelope.pop("secret", "")))
-        if envelope.pop("v", None) != _VERSION or envelope.pop("kind", None) != "password":
-            raise VaultError(f"account {binding.account}: its password was stored by a newer version of this program")
+        version, sealed_as = envelope.pop("v", None), envelope.pop("kind", None)
+        if version != _VERSION or sealed_as not in _NOUNS:
+            raise VaultError(f"{binding.owner}: its {noun} was stored by a newer version of this program")
+        if sealed_as != kind:
+            words = f"{binding.owner}: what is stored as its {noun} is not that, but the {_NOUNS[Kind(sealed_as)]}"
+            raise VaultError(f"{words} of {_owner(envelope)}", hint=f"give it again: {command}")
         for setting, now in asdict(binding).items():
             then = envelope.get(setting, "")
             if then != now:
                 raise VaultError(
-                    f"account {binding.account}: the {_SETTINGS[setting]} is now {now!r}; its password was stored"
-                    f" for {then!r}",
-                    hint=f"if the change is right, enter it again: outbox account set-password {binding.account}",
+                    f"{binding.owner}: the {_SETTINGS[setting]} is now {now!r}; its {noun} was stored for {then!r}",
+                    hint=f"if the change is right, enter it again: {command}",
                 )
         return secret
 
@@ -116,13 +178,13 @@ class Vault:
                 return key_id
         return ""
 
-    def rotate(self, token: str, account: str) -> str:
+    def rotate(self, token: str, owner: str, kind: Kind = Kind.PASSWORD) -> str:
         """The same envelope under the first key; its settings are not looked at, so a mismatch stays one.
 
-        VaultError, naming `account`, when no loaded key opens it.
+        VaultError, naming the `owner` (``"account shop"``), when no loaded key opens it.
         """
         if not self.key_of(token):
-            raise self._cannot_open(account, "")
+            raise self._cannot_open(owner, kind)
         return MultiFernet(list(self._fernets.values())).rotate(token).decode("ascii")
 
     def _unwrap(self, token: str) -> dict[str, Any] | None:
@@ -139,18 +201,24 @@ class Vault:
                 return envelope if isinstance(envelope, dict) else {}
         return None
 
-    def _cannot_open(self, account: str, key_id: str) -> VaultError:
-        loaded = ", ".join(self.keys.ids)
+    def _cannot_open(self, owner: str, kind: Kind, key_id: str = "", command: str = "") -> VaultError:
+        loaded, noun = ", ".join(self.keys.ids), _NOUNS[kind]
         if key_id and key_id not in self.keys.ids:
             return VaultError(
-                f"account {account}: its password is sealed with key {key_id}, which is not loaded (loaded: {loaded})",
-                hint=f"bring that key back, or enter the password again: outbox account set-password {account}",
+                f"{owner}: its {noun} is sealed with key {key_id}, which is not loaded (loaded: {loaded})",
+                hint=f"bring that key back, or enter the {noun} again: {command}",
             )
         return VaultError(
-            f"account {account}: none of the loaded keys ({loaded}) opens its password; the token is damaged,"
+            f"{owner}: none of the loaded keys ({loaded}) opens its {noun}; the token is damaged,"
             " or the key is another one",
-            hint=f"outbox account set-password {account}",
+            hint=command,
         )
+
+
+def _owner(envelope: dict[str, Any]) -> str:
+    """Whose secret it is, as the envelope says."""
+    name = "account" if "account" in envelope else "sender"
+    return f"{name} {envelope.get(name, '')}"
 
 
 def _decrypt(fernet: Fernet, token: str) -> bytes | None:

@@ -18,7 +18,7 @@ from outbox.core.account import Account, Tls
 from outbox.core.secret import Secret
 from outbox.errors import VaultError
 from outbox.keys import Key, Keys, Origin
-from outbox.vault import Binding, Vault
+from outbox.vault import Binding, DkimBinding, Kind, Vault
 
 CANARY = "canary-Pa55w0rd-ünïcode"
 SHOP = Binding("shop", "smtp.example.com", 587, "shop@example.com", "starttls")
@@ -166,12 +166,12 @@ def test_the_first_key_seals_and_every_key_opens() -> None:
 
 def test_a_rotated_token_opens_without_the_old_key_and_is_still_bound() -> None:
     old, new = keys.new(), keys.new()
-    rotated = vault(new, old).rotate(vault(old).seal(Secret(CANARY), SHOP), "shop")
+    rotated = vault(new, old).rotate(vault(old).seal(Secret(CANARY), SHOP), "account shop")
     assert vault(new).open(rotated, SHOP).reveal() == CANARY
     with pytest.raises(VaultError, match="relay host"):
         vault(new).open(rotated, replace(SHOP, host="smtp.evil.test"))
     with pytest.raises(VaultError, match="account shop"):
-        vault(keys.new()).rotate(rotated, "shop")
+        vault(keys.new()).rotate(rotated, "account shop")
 
 
 def test_an_account_without_a_password_opens_to_an_empty_secret() -> None:
@@ -181,3 +181,72 @@ def test_an_account_without_a_password_opens_to_an_empty_secret() -> None:
     sealed = replace(account, secret=box.seal(Secret(CANARY), Binding.of(account)), key_id=box.key_id)
     assert box.open_account(sealed).reveal() == CANARY
     assert str(sealed.secret) not in repr(sealed)
+
+
+SIGNATURE = DkimBinding("shop@example.com", "outbox1", "example.com", "ed25519-sha256")
+
+
+@pytest.mark.parametrize("kind", [Kind.OAUTH, Kind.TOKEN])
+def test_a_secret_opens_only_as_the_kind_it_was_sealed_as(kind: Kind) -> None:
+    box = vault()
+    token = box.seal(Secret(CANARY), SHOP, kind)
+    assert box.open(token, SHOP, kind=kind).reveal() == CANARY
+    for other in set(Kind) - {kind}:
+        with pytest.raises(VaultError, match=r"is not that, but the .* of account shop") as caught:
+            box.open(token, SHOP, kind=other)
+        assert "outbox account" in caught.value.hint
+        assert CANARY not in everything_shown_of(caught.value)
+
+
+def test_the_envelope_of_a_password_is_what_it_was_before_there_were_kinds() -> None:
+    """So that what was stored by the first version still opens."""
+    box = vault()
+    envelope = {
+        "v": 1,
+        "account": "shop",
+        "host": "smtp.example.com",
+        "port": 587,
+        "username": "shop@example.com",
+        "tls": "starttls",
+        "ca_file": "",
+        "kind": "password",
+        "secret": CANARY,
+    }
+    token = Fernet(box.keys.keys[0].text).encrypt(json.dumps(envelope).encode()).decode()
+    assert box.open(token, SHOP).reveal() == CANARY
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("sender", "other@example.com", "sender address"),
+        ("selector", "outbox2", "selector"),
+        ("domain", "evil.test", "signing domain"),
+        ("algorithm", "rsa-sha256", "algorithm"),
+    ],
+)
+def test_a_dkim_key_is_bound_to_the_signature_it_makes(setting: str, value: str, words: str) -> None:
+    box = vault()
+    token = box.seal(Secret(CANARY), SIGNATURE, Kind.DKIM)
+    assert box.open(token, SIGNATURE, kind=Kind.DKIM).reveal() == CANARY
+    changed = replace(SIGNATURE, **{setting: value})
+    with pytest.raises(VaultError, match=f"the {words} is now '{value}'; its DKIM key was stored") as caught:
+        box.open(token, changed, kind=Kind.DKIM)
+    assert f"outbox sender dkim {changed.sender}" in caught.value.hint
+
+
+def test_a_password_does_not_open_as_a_dkim_key_nor_the_other_way_round() -> None:
+    box = vault()
+    with pytest.raises(VaultError, match=r"sender shop@example.com: what is stored as its DKIM key is not that"):
+        box.open(box.seal(Secret(CANARY), SHOP), SIGNATURE, kind=Kind.DKIM)
+    with pytest.raises(VaultError, match="account shop: what is stored as its password is not that, but the DKIM key"):
+        box.open(box.seal(Secret(CANARY), SIGNATURE, Kind.DKIM), SHOP)
+
+
+def test_the_missing_key_of_another_kind_is_told_with_its_own_command() -> None:
+    theirs, ours = vault(), vault()
+    with pytest.raises(VaultError, match="its access token is sealed with key") as caught:
+        ours.open(theirs.seal(Secret(CANARY), SHOP, Kind.TOKEN), SHOP, kind=Kind.TOKEN, key_id=theirs.key_id)
+    assert "outbox account oauth shop" in caught.value.hint
+    with pytest.raises(VaultError, match=r"sender shop@example.com: none of the loaded keys .* opens its DKIM key"):
+        ours.rotate(theirs.seal(Secret(CANARY), SIGNATURE, Kind.DKIM), SIGNATURE.owner, Kind.DKIM)

@@ -103,7 +103,7 @@ def rotate(ctx: typer.Context) -> None:
             if not account.secret or vault.key_of(account.secret) == account.key_id == vault.key_id:
                 continue
             try:
-                token = vault.rotate(account.secret, account.name)
+                token = vault.rotate(account.secret, f"account {account.name}")
             except VaultError:
                 failed.append(account.name)
                 continue
