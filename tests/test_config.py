@@ -136,7 +136,7 @@ def test_only_the_path_of_a_sqlite_file_is_anchored(url: str, anchored: str) -> 
         ('[retry]\nflor = "1m"', "there is no setting flor in [retry]", "did you mean floor in [retry]?"),
         ('floor = "1m"', "there is no setting floor", "did you mean floor in [retry]?"),
         ('[run]\nfloor = "1m"', "there is no setting floor in [run]", "did you mean floor in [retry]?"),
-        ('[deliver]\nmode = "live"', "there is no setting mode in [deliver]", "`outbox config show` lists all of them"),
+        ('[delivery]\nmode = "live"', "there is no setting mode in [delivery]", "did you mean mode in [deliver]?"),
         ('retry = "1m"', "retry is a section, not a value", "write [retry] above its keys"),
         ('_env_file = "x"', "there is no setting _env_file", "did you mean key_file?"),
     ],

@@ -104,7 +104,8 @@ def write_config(path: Path, *, database: str, key_file: str = "", database_uuid
         value, sign = given.get(key, ""), ""
         if not value:
             value, sign = shown(key, default), "# "
-        literal = value if isinstance(field.default, int) and value.isdigit() else _quoted(value)
+        bare = isinstance(field.default, int) and (value.isdigit() or value in ("true", "false"))
+        literal = value if bare else _quoted(value)
         lines += ["", f"# {field.description}", f"{sign}{name} = {literal}"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +131,8 @@ def shown(key: str, config: Config) -> str:
         return format_duration(value)
     if key == "run.byte_budget":
         return format_size(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
 
 
@@ -213,6 +216,9 @@ def _anchored(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
         anchored["database"] = anchor_url(values["database"], base)
     if isinstance(values.get("key_file"), str) and values["key_file"]:
         anchored["key_file"] = base / Path(values["key_file"]).expanduser()
+    webhook = values.get("webhook")
+    if isinstance(webhook, Mapping) and isinstance(webhook.get("secret_file"), str) and webhook["secret_file"]:
+        anchored["webhook"] = {**webhook, "secret_file": base / Path(webhook["secret_file"]).expanduser()}
     return anchored
 
 

@@ -5,37 +5,19 @@ it.
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from outbox.config.feedback import DeliverConfig, EventsConfig, NoticesConfig, Section, WebhookConfig
+from outbox.config.units import Duration, Size, checked_uuid
 from outbox.core.address import ascii_domain
 from outbox.core.settlement import Policy
-from outbox.core.units import parse_duration, parse_size
-
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f'{value!r} has no unit; write a duration such as "30s", "15m" or "2d"')
-    return parse_duration(value)
-
-
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f'{value!r} is not a size; write one such as "64 MiB"')
-    return value if isinstance(value, int) else parse_size(value)
-
-
-def _uuid(value: str) -> str:
-    return str(uuid.UUID(value)) if value else ""
 
 
 def _default_helo() -> str:
@@ -50,16 +32,10 @@ def _default_helo() -> str:
         return "[127.0.0.1]"
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
 _NONE, _DAY = timedelta(0), timedelta(days=1)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RetryConfig(_Section):
+class RetryConfig(Section):
     """When a deferred message is tried again, and when we give up."""
 
     floor: Duration = Field(
@@ -92,6 +68,12 @@ class RetryConfig(_Section):
         le=_DAY,
         description="wait after a relay fell silent at the end of a message",
     )
+    brake_after: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="so many messages in a row that are refused alike pause their account instead of failing; 0: never",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -104,7 +86,7 @@ class RetryConfig(_Section):
         return Policy(self.floor, self.ceiling, self.max_age, self.max_doubts, self.doubt_delay)
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """How a runner behaves."""
 
     grace: Duration = Field(
@@ -163,7 +145,7 @@ class Config(BaseSettings):
     database: str = Field(
         default="", repr=False, description="URL of the database: sqlite:///outbox.db, postgresql://user@host/database"
     )
-    database_uuid: Annotated[str, AfterValidator(_uuid)] = Field(
+    database_uuid: Annotated[str, AfterValidator(checked_uuid)] = Field(
         default="", description="the database must carry this id, so that a copy of it does not send its mail again"
     )
     key_file: Path | None = Field(
@@ -174,6 +156,10 @@ class Config(BaseSettings):
     )
     retry: RetryConfig = RetryConfig()
     run: RunConfig = RunConfig()
+    deliver: DeliverConfig = DeliverConfig()
+    events: EventsConfig = EventsConfig()
+    webhook: WebhookConfig = WebhookConfig()
+    notices: NoticesConfig = NoticesConfig()
 
     _file: Path | None = None
     _origins: dict[str, str] = {}
@@ -199,7 +185,14 @@ class Config(BaseSettings):
         return self._origins.get(key, "default")
 
 
-SECTIONS: dict[str, type[_Section]] = {"retry": RetryConfig, "run": RunConfig}
+SECTIONS: dict[str, type[Section]] = {
+    "retry": RetryConfig,
+    "run": RunConfig,
+    "deliver": DeliverConfig,
+    "events": EventsConfig,
+    "webhook": WebhookConfig,
+    "notices": NoticesConfig,
+}
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:

@@ -350,4 +350,4 @@ def test_every_check_in_the_schema_is_tested(which: Dialect) -> None:
     for migration in migrations(which):  # a later one may make a table anew, with the same names
         plain = re.sub(r"--.*", "", migration.sql)
         names = re.findall(r"CONSTRAINT (\w+)\s+CHECK", plain)
-        assert len(re.findall(r"\bCHECK\b", plain)) == len(names) == len(set(names)), "every CHECK has a name of its own"
+        assert len(re.findall(r"\bCHECK\b", plain)) == len(names) == len(set(names)), "every CHECK has a name"
