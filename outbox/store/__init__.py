@@ -1,6 +1,7 @@
 """The seam between the runner and the database: verbs of the protocol, as statements in the clerk's open transaction.
 
-    Store, the protocol: sqlite.py and postgres.py, over the shared statements of queue.py and the records of rows.py
+    Store, the protocol: sqlite.py and postgres.py, over the shared statements of queue.py and reclaim.py (run by
+                   statements.py) and the records of rows.py
     runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
     faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
     operate.py     what operators do (changes.py), to which messages (filters.py)

@@ -14,7 +14,7 @@ from psycopg import errors
 from outbox.errors import DatabaseError
 from outbox.store import TransientError
 from outbox.store.database import connect
-from outbox.store.queue import origin_of
+from outbox.store.statements import origin_of
 
 # 40001 also comes from an update that races a row's move between partitions, even under SKIP LOCKED.
 _PASSING = (

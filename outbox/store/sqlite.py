@@ -21,8 +21,9 @@ from outbox.errors import InvalidMessage
 from outbox.store import Lane, Mark, Pick, TransientError
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
-from outbox.store.queue import SUSPECTS, SqlStore, origin_of
+from outbox.store.queue import SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, moment, sender_value
+from outbox.store.statements import origin_of
 
 # Other applications can store any bytes as TEXT, and one undecodable sender would hide all that wait beside it.
 _CLAIMED = CLAIMED.replace("sender", "CAST(sender AS BLOB)")

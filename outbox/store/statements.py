@@ -1,0 +1,79 @@
+"""How statements run, in both dialects: constant SQL, written with `?` and translated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import peewee
+
+from outbox.errors import InvalidMessage
+from outbox.store import TransientError
+
+# A group whose COMMIT was not acknowledged is written again: its rows are there already.
+RECORD_RECIPIENT = """
+INSERT INTO outbox_recipient (message_id, position, claim_no, address, kind, fate, code, status, reply, at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id, position, claim_no) DO NOTHING"""
+
+
+class Statements:
+    """An open database, and what runs constant SQL on it. postgres.py overrides the batches with pipelines."""
+
+    created_column = "created_at"
+    headers_column = "headers"
+    sender_column = "sender"
+    skip_locked_of: Callable[[str], str] = staticmethod(lambda table: "")
+    translate: Callable[[str], str] = staticmethod(lambda sql: sql)
+
+    db: peewee.Database
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.who = "runner"
+
+    @property
+    def is_open(self) -> bool:
+        return hasattr(self, "db") and not self.db.is_closed()
+
+    def _cursor(self) -> Any:
+        if not self.is_open:  # peewee would open it again by itself: a new, empty file, where the old one is gone
+            raise TransientError("not connected", reconnect=True)
+        return self.db.connection().cursor()
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        cursor = self._cursor()
+        cursor.execute(self.translate(sql), parameters)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+    def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for many rows, whose results nobody needs."""
+        if rows:
+            self._cursor().executemany(self.translate(sql), rows)
+
+    def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
+        """One fenced UPDATE … RETURNING per row: which of them matched."""
+        statement = self.translate(sql)
+        cursor = self._cursor()
+        return [cursor.execute(statement, row).fetchone() is not None for row in rows]
+
+    def _columns(self, sql: str, message_id: int) -> list[Any]:
+        """The row of a message, for `as_message`. Raises InvalidMessage when it says nothing any more."""
+        rows = self._rows_of_one_message(sql, message_id)
+        if not rows:
+            raise InvalidMessage("5.6.0", "the message has been deleted")
+        columns: list[Any]
+        *columns, erased_at = rows[0]
+        if erased_at is not None:
+            raise InvalidMessage("5.6.0", "the content of the message has been erased")
+        return columns
+
+    def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
+        return self._all(sql, (message_id,))
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """The driver's own error, which has the code; peewee wraps it."""
+    while isinstance(error, peewee.PeeweeException) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
