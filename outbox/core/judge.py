@@ -22,6 +22,7 @@ import re
 
 from outbox.core.outcome import Outcome, Scope, Stage, Verdict
 from outbox.core.reply import Reply
+from outbox.core.rules import Rules
 
 _BEFORE_MAIL = frozenset({Stage.DNS, Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.STARTTLS, Stage.TLS})
 _OURS = frozenset({Stage.RENDER, Stage.POLICY})
@@ -46,7 +47,7 @@ _SENDER = re.compile(
 _PROTOCOL_CODES = frozenset({500, 502, 503, 504})
 
 
-def classify(stage: Stage, reply: Reply | None, *, dotted: bool = False) -> Outcome:
+def classify(stage: Stage, reply: Reply | None, *, dotted: bool = False, rules: Rules = ()) -> Outcome:
     """The meaning of `reply` to `stage`; of silence (timeout, lost connection, nonsense) when it is None.
 
     `dotted`: the final dot was, or may have been, written. Total: every stage and reply has an outcome.

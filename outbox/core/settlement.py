@@ -19,6 +19,7 @@ from outbox.core.lifecycle import State
 from outbox.core.message import Recipient
 from outbox.core.outcome import Outcome, Report, Scope, Stage, Verdict
 from outbox.core.reply import Reply
+from outbox.core.rules import Rules
 
 
 class Fate(StrEnum):
@@ -134,14 +135,15 @@ class Settlement:
     account: str = ""
     credential_version: int = 0
     dot_at: datetime | None = None
+    rule: int = 0
 
 
-def fates_of(trial: Trial) -> tuple[RecipientFate, ...]:
+def fates_of(trial: Trial, rules: Rules = ()) -> tuple[RecipientFate, ...]:
     """The fate of every recipient of one transaction. A refused RCPT keeps its own reply; the others share the end
     of the transaction.
     """
     report = trial.report
-    end = classify(report.stage, report.reply, dotted=report.dotted)
+    end = classify(report.stage, report.reply, dotted=report.dotted, rules=rules)
     if end.verdict is Verdict.ACCEPT and not report.dotted:
         end = Outcome(Verdict.DEFER, Scope.MESSAGE)  # `sent` is a 2xx to the dot, and nothing else
     shared = report.reply if report.reply is not None else Reply(0, "", report.fault)
@@ -149,7 +151,7 @@ def fates_of(trial: Trial) -> tuple[RecipientFate, ...]:
     fates = []
     for recipient, answer in zip(trial.recipients, answers, strict=True):
         if answer is not None and not answer.positive:
-            outcome, reply, stage = classify(Stage.RCPT, answer), answer, Stage.RCPT
+            outcome, reply, stage = classify(Stage.RCPT, answer, rules=rules), answer, Stage.RCPT
         else:
             outcome, reply, stage = end, shared, report.stage
         fates.append(RecipientFate(recipient, _fate(outcome), reply, outcome, stage))
@@ -272,6 +274,7 @@ def _settle(
         fates=attempt.fates[attempt.committed :],
         pause=pause,
         sender=attempt.claim.sender,
+        rule=deciding.outcome.rule,
     )
 
 

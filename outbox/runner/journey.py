@@ -15,6 +15,7 @@ from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient
 from outbox.core.outcome import Report, Scope, Stage, Verdict
 from outbox.core.render import Rendered
+from outbox.core.rules import Rules
 from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
 from outbox.smtp.connection import Connection
 
@@ -102,17 +103,17 @@ _STATUS = {
 }
 
 
-def stops(report: Report) -> bool:
+def stops(report: Report, rules: Rules = ()) -> bool:
     """Whether the recipients after this transaction are better left alone in this attempt."""
-    outcome = classify(report.stage, report.reply, dotted=report.dotted)
+    outcome = classify(report.stage, report.reply, dotted=report.dotted, rules=rules)
     if outcome.scope is Scope.RECIPIENT:
         return False  # every recipient was refused, each for itself: the next ones may be welcome
     return outcome.verdict is not Verdict.ACCEPT
 
 
-def refuses_message(report: Report) -> bool:
+def refuses_message(report: Report, rules: Rules = ()) -> bool:
     """The relay refused the content, or the sender for this message: what it says holds for all its recipients."""
-    outcome = classify(report.stage, report.reply, dotted=report.dotted)
+    outcome = classify(report.stage, report.reply, dotted=report.dotted, rules=rules)
     return outcome.verdict is Verdict.BOUNCE and outcome.scope is Scope.MESSAGE
 
 

@@ -83,6 +83,8 @@ def _to_json(settlement: Settlement) -> dict[str, Any]:
     for name in ("due_at", "dot_at"):
         if fields[name] is not None:
             fields[name] = fields[name].isoformat()
+    for each in fields["fates"]:
+        del each["outcome"]["delay"]  # it is in the due time
     return fields
 
 

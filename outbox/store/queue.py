@@ -53,7 +53,7 @@ RETURNING message_id"""
 
 _CLOSE_ATTEMPT = """
 UPDATE outbox_attempt SET dot_at = ?, ended_at = ?, outcome = ?, stage = ?, code = ?, status = ?, reply = ?,
-  relay = ?, tls = ?, account = ?, sha256 = ?
+  relay = ?, tls = ?, account = ?, sha256 = ?, rule = ?
 WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
 
 # A late 2xx: the claim was lost, but nobody has claimed the message since. claim_no moves on, so that the recipients'

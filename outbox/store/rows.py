@@ -144,6 +144,7 @@ def attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
         settlement.tls or None,
         settlement.account or None,
         settlement.sha256 or None,
+        settlement.rule or None,
         settlement.message_id,
         settlement.claim_no,
     )
