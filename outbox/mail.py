@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from outbox.core.address import Address, parse_address, parse_address_list
+from outbox.core.dsn import Dsn
 from outbox.core.header import MAX_FIELDS, check_header, check_text
 from outbox.core.message import NULL_PATH, Attachment, Message, recipients_of, senders_of
 from outbox.core.mime import check_attachment
@@ -62,6 +63,10 @@ class Mail:
     dedup_key    a second mail with the same key is not inserted
     on_doubt     when the relay fell silent after the whole mail was sent: ``retry``, or ``hold`` for a human
     tag          a word of yours to find mails by
+    dsn_notify   of what the relays on the way are to tell the return path, where they can (RFC 3461): ``never``, or
+                 some of ``success``, ``failure`` and ``delay``, with commas. None: as they like
+    dsn_ret      how much of the mail they bring back: ``full`` or ``hdrs``
+    dsn_envid    by which name they call it: printable ASCII, at most 100 characters. None: its id
     raw          a complete message instead of subject, bodies, attachments and headers; see `from_message`
 
     Raises InvalidMail (`field`, `reason`) for anything that cannot be stored or composed.
@@ -85,13 +90,21 @@ class Mail:
     dedup_key: str | None = None
     on_doubt: str = "retry"
     tag: str | None = None
+    dsn_notify: str | None = None
+    dsn_ret: str | None = None
+    dsn_envid: str | None = None
     raw: bytes | None = field(default=None, repr=False)
     _columns: dict[str, object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # What was checked is what is stored: a list or dict the caller changes later must not matter.
         object.__setattr__(self, "attachments", _attachments(self.attachments, inline=bool(self.html)))
-        columns = {**_delivery(self), **_envelope(self), **(_content(self) if self.raw is None else _raw(self))}
+        columns = {
+            **_delivery(self),
+            **_envelope(self),
+            **_dsn(self),
+            **(_content(self) if self.raw is None else _raw(self)),
+        }
         object.__setattr__(self, "_columns", {name: value for name, value in columns.items() if value is not None})
         if self.raw is not None:
             _check_raw(self._columns)
@@ -114,6 +127,9 @@ class Mail:
         dedup_key: str | None = None,
         on_doubt: str = "retry",
         tag: str | None = None,
+        dsn_notify: str | None = None,
+        dsn_ret: str | None = None,
+        dsn_envid: str | None = None,
     ) -> Mail:
         """A mail of a complete message, which goes out as it is, but for its Bcc.
 
@@ -139,6 +155,9 @@ class Mail:
             dedup_key=dedup_key,
             on_doubt=on_doubt,
             tag=tag,
+            dsn_notify=dsn_notify,
+            dsn_ret=dsn_ret,
+            dsn_envid=dsn_envid,
             raw=header + body,
         )
 
@@ -179,6 +198,16 @@ def _envelope(mail: Mail) -> dict[str, object]:
         "cc": _address_list("cc", mail.cc),
         "bcc": _address_list("bcc", mail.bcc),
     }
+
+
+def _dsn(mail: Mail) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    for name in ("dsn_notify", "dsn_ret", "dsn_envid"):
+        value = _text(name, getattr(mail, name), MAX_TAG) or None
+        if value is not None and (flaw := Dsn(**{name.removeprefix("dsn_"): value}).flaw()):
+            raise InvalidMail(name, flaw.replace(name, "it", 1))
+        columns[name] = value
+    return columns
 
 
 def _content(mail: Mail) -> dict[str, object]:

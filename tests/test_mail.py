@@ -50,6 +50,9 @@ def test_a_mail_is_its_row() -> None:
         dedup_key="order-7",
         on_doubt="hold",
         tag="orders",
+        dsn_notify="failure,delay",
+        dsn_ret="hdrs",
+        dsn_envid="order 7",
         attachments=[Attachment("a.pdf", b"1", "application/pdf")],
     )
     assert mail.columns() == {
@@ -59,6 +62,9 @@ def test_a_mail_is_its_row() -> None:
         "expires_at": NOON + timedelta(days=1),
         "dedup_key": "order-7",
         "tag": "orders",
+        "dsn_notify": "failure,delay",
+        "dsn_ret": "hdrs",
+        "dsn_envid": "order 7",
         "sender": "shop@example.com",
         "sender_name": "Shop & Söhne",
         "return_path": "bounces@example.com",
@@ -169,6 +175,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("on_doubt", {"on_doubt": "assume_sent"}, "'retry' or 'hold'"),
     ("on_doubt", {"on_doubt": None}, "'retry' or 'hold'"),
     ("tag", {"tag": "x" * 256}, "255"),
+    ("dsn_notify", {"dsn_notify": "failure,never"}, "it must be 'never', or of"),
+    ("dsn_notify", {"dsn_notify": "delay,delay"}, "it must be 'never', or of"),
+    ("dsn_notify", {"dsn_notify": ["failure"]}, "not list"),
+    ("dsn_ret", {"dsn_ret": "FULL"}, "'full' or 'hdrs'"),
+    ("dsn_envid", {"dsn_envid": "Größe"}, "printable ASCII"),
+    ("dsn_envid", {"dsn_envid": "x" * 101}, "at most 100"),
+    ("dsn_envid", {"dsn_envid": "7\r\nRCPT TO:<eve@example.org>"}, "printable ASCII"),
     ("attachments", {"attachments": [b"x"]}, "list of Attachment"),
     ("attachments", {"attachments": Attachment("a", b"")}, "list of Attachment"),
     ("attachments", {"attachments": [Attachment("a", "x")]}, "must be bytes"),  # type: ignore[arg-type]

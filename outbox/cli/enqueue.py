@@ -48,6 +48,12 @@ Key = Annotated[str, typer.Option("--key", help="A second mail with the same key
 Priority = Annotated[int, typer.Option("--priority", min=0, max=9, help="0 is the most urgent.")]
 Tag = Annotated[str, typer.Option("--tag", help="A word to find it by.")]
 OnDoubt = Annotated[str, typer.Option("--on-doubt", metavar="retry|hold", help="When the relay may have it already.")]
+DsnNotify = Annotated[
+    str,
+    typer.Option("--dsn-notify", metavar="WHEN", help="Relays tell: never, or of success,failure,delay (RFC 3461)."),
+]
+DsnRet = Annotated[str, typer.Option("--dsn-ret", metavar="full|hdrs", help="What they bring back.")]
+DsnEnvid = Annotated[str, typer.Option("--dsn-envid", metavar="NAME", help="What they call it; else its id.")]
 Wait = Annotated[str, typer.Option("--wait", metavar="TIME", help="Wait so long until it is sent: 4s; 4 are seconds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -75,6 +81,9 @@ def enqueue(
     priority: Priority = 5,
     tag: Tag = "",
     on_doubt: OnDoubt = "retry",
+    dsn_notify: DsnNotify = "",
+    dsn_ret: DsnRet = "",
+    dsn_envid: DsnEnvid = "",
     wait: Wait = "",
     as_json: Json = False,
 ) -> None:
@@ -98,6 +107,9 @@ def enqueue(
         "priority": priority,
         "tag": tag or None,
         "on_doubt": on_doubt,
+        "dsn_notify": dsn_notify,
+        "dsn_ret": dsn_ret,
+        "dsn_envid": dsn_envid,
     }
     with session.database() as db:
         message_id, fresh = _insert(db, columns, key)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from outbox.core.address import Address, lane, parse_address, parse_address_list
+from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.header import RESERVED_HEADERS, check_header
 from outbox.core.raw import Fields, addresses_in, read_fields, resent_fields
 from outbox.errors import InvalidMessage
@@ -59,6 +60,7 @@ class Message:
     subject: str = ""
     headers: str = field(default="", repr=False)
     return_path: str = ""
+    dsn: Dsn = NO_DSN
     text_body: str | None = field(default=None, repr=False)
     html_body: str | None = field(default=None, repr=False)
     raw: bytes | None = field(default=None, repr=False)

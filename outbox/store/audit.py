@@ -283,6 +283,9 @@ _CONTENT = (
     Outbox.subject,
     Outbox.headers,
     Outbox.return_path,
+    Outbox.dsn_notify,
+    Outbox.dsn_ret,
+    Outbox.dsn_envid,
 )
 _BODIES = (Outbox.text_body, Outbox.html_body)
 _RECORD = (

@@ -74,7 +74,7 @@ SELECT {sender}, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queue
 
 _CONTENT = """
 SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
-  text_body, html_body, raw, erased_at
+  dsn_notify, dsn_ret, dsn_envid, text_body, html_body, raw, erased_at
 FROM outbox WHERE id = ?"""
 
 _ATTACHMENTS = """

@@ -49,7 +49,8 @@ SELECT position FROM outbox_fate WHERE message_id = ? AND (fate IN ('accepted', 
 
 # Who a message is for, without its bodies; a raw one only where nothing else says it.
 _ENVELOPE = """
-SELECT id, token, {created_at}, sender, NULL, recipients, cc, bcc, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT id, token, {created_at}, sender, NULL, recipients, cc, bcc, NULL, NULL, NULL, NULL,
+  NULL, NULL, NULL, NULL, NULL,
   CASE WHEN COALESCE(recipients, '') = '' AND COALESCE(cc, '') = '' AND COALESCE(bcc, '') = '' THEN raw END, erased_at
 FROM outbox WHERE id = ?"""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.lifecycle import FINAL
 from outbox.core.message import Attachment, Message
 from outbox.core.settlement import Claim, RecipientFate, Result, Settlement
@@ -77,7 +78,7 @@ def as_bytes(value: bytes | memoryview | str | None) -> bytes:
 
 def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
     message_id, token, created_at, sender, *texts = columns
-    *headers, return_path, text_body, html_body, raw = texts
+    *headers, return_path, notify, ret, envid, text_body, html_body, raw = texts
     sender_name, recipients, cc, bcc, reply_to, subject, custom = (_text(each) for each in headers)
     return Message(
         id=message_id,
@@ -92,11 +93,25 @@ def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message
         subject=subject,
         headers=custom,
         return_path=_text(return_path),
+        dsn=_dsn(message_id, _text(notify), _text(ret), _text(envid)),
         text_body=_text(text_body) or None,
         html_body=_text(html_body) or None,
         raw=as_bytes(raw) or None,
         attachments=files,
     )
+
+
+def _dsn(message_id: int, notify: str, ret: str, envid: str) -> Dsn:
+    """What the columns ask of notifications. Whoever asks for any finds the mail again by its id, or by a name of their
+    own. Raises InvalidMessage 5.5.4 for what the schema's CHECKs would have refused.
+    """
+    if not (notify or ret or envid):
+        return NO_DSN
+    dsn = Dsn(notify, ret, envid or str(message_id))
+    flaw = dsn.flaw()
+    if flaw:
+        raise InvalidMessage("5.5.4", flaw)
+    return dsn
 
 
 def _text(value: Any) -> str:

@@ -67,6 +67,12 @@ def test_everything_a_mail_can_have(outbox: Program, tmp_path: Path) -> None:
     assert attached == [("terms.pdf", "application/pdf"), ("log.txt.gz", "application/octet-stream")]
 
 
+def test_what_relays_are_to_tell_of_it(outbox: Program, stories: Stories) -> None:
+    outbox.run(*MAIL, "--text", "Hi", "--dsn-notify", "failure,delay", "--dsn-ret", "hdrs", "--dsn-envid", "order 7")
+    assert stories.sql("SELECT dsn_notify, dsn_ret, dsn_envid FROM outbox") == [("failure,delay", "hdrs", "order 7")]
+    assert "dsn_ret: it must be 'full' or 'hdrs'" in outbox.fails(2, *MAIL, "--text", "Hi", "--dsn-ret", "body")
+
+
 def test_a_moment_is_given_by_itself_or_from_now(outbox: Program) -> None:
     outbox.run(*MAIL, "--text", "Hi", "--due", "2199-12-24T18:00+01:00", "--expires", "2199-12-25T00:00Z")
     shown = outbox.json("show", "1")
