@@ -9,8 +9,10 @@
                 "mail": ["451 4.3.0 later", None],                       # the first time; then the honest answer
                 "dot": Accept(DROP)}) as relay:                          # takes the mail, then the line goes dead
 
-**Script.** A mapping from a stage to an answer. Stages: banner, ehlo, helo, starttls, auth, mail, rcpt, data, body (the
-first bytes of a body arrived), dot, rset, noop, quit; ``mail:ADDRESS`` and ``rcpt:ADDRESS`` win over mail and rcpt.
+**Script.** A mapping from a stage to an answer. Stages: connect (before the banner, and before TLS where it is
+implicit), banner, ehlo, ehlo-tls (after STARTTLS, instead of ehlo), helo, starttls, tls (instead of the handshake),
+auth, response (to what the client answers to a 334 of AUTH), mail, rcpt, data, body (the first bytes of a body
+arrived), dot, rset, noop, quit; ``mail:ADDRESS`` and ``rcpt:ADDRESS`` win over mail and rcpt.
 
     None                    what an honest relay says
     "250 ok"                a reply; CRLF is added (several lines: "250-a\\r\\n250 b")
@@ -67,7 +69,7 @@ class Relay:
     script          stage → Answer or list of them, see above; `relay.script[...]` may be changed between messages
     extensions      what EHLO offers (AUTH and STARTTLS are added by themselves)
     tls             None, "starttls" or "implicit"; then `context` is a server-side ssl.SSLContext (`server_context`)
-    credentials     user → password; offers AUTH PLAIN LOGIN and wants it before MAIL
+    credentials     user → password or token; offers AUTH with `mechanisms`, and wants it before MAIL
     ledger          a file: one JSON line per accepted message (sender, recipients, message_id, sha256), fsynced
     receive_buffer  SO_RCVBUF in bytes, small for a relay that does not read
     """
@@ -80,13 +82,14 @@ class Relay:
         tls: str | None = None,
         context: ssl.SSLContext | None = None,
         credentials: Mapping[str, str] | None = None,
+        mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN"),
         ledger: Path | None = None,
         receive_buffer: int = 0,
         host: str = "127.0.0.1",
     ) -> None:
         self.script: dict[str, Any] = dict(script or {})
         self.extensions, self.tls, self.context = extensions, tls, context
-        self.credentials = dict(credentials or {})
+        self.credentials, self.mechanisms = dict(credentials or {}), mechanisms
         self.messages: list[Received] = []
         self.sessions: list[Session] = []
         self.host, self.port = host, 0

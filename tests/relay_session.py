@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Union
 
+from tests.relay_auth import MECHANISMS, Exchange
+
 if TYPE_CHECKING:
     from tests.relay import Relay
 
@@ -67,6 +69,10 @@ class Gone(Exception):
     pass
 
 
+class _NotHonest(Exception):
+    """An exchange that did not come to its honest end, and was answered."""
+
+
 class Session:
     """`commands` (every line read), `clear` (every byte read before TLS), `tls`, `tls_error`, `user` (signed in as)."""
 
@@ -99,6 +105,7 @@ class Session:
 
     def _run(self) -> None:
         with contextlib.suppress(Gone, OSError):
+            self._answer("connect", b"")
             if self.relay.tls == "implicit":
                 self._secure()
             self._answer("banner", "220 relay.example ESMTP scripted")
@@ -121,6 +128,7 @@ class Session:
 
     def _secure(self) -> None:
         assert self.relay.context is not None
+        self._answer("tls", b"")
         try:
             self.socket = self.relay.context.wrap_socket(self.socket, server_side=True)
         except OSError as error:  # ssl.SSLError is one
@@ -128,7 +136,7 @@ class Session:
             raise Gone from error
         self.tls = True
 
-    def _answer(self, stage: str, honest: str, line: str = "", address: str = "") -> str:
+    def _answer(self, stage: str, honest: str | bytes, line: str = "", address: str = "") -> str:
         """What the script says for this stage, or else the honest reply. Returns the reply sent."""
         return self._perform(self._settle(self.relay.answer_for(f"{stage}:{address}", stage), line), honest, line)
 
@@ -141,7 +149,7 @@ class Session:
             return None
         return answer
 
-    def _perform(self, answer: Answer, honest: str, line: str) -> str:
+    def _perform(self, answer: Answer, honest: str | bytes, line: str) -> str:
         if isinstance(answer, tuple):
             return [self._perform(self._settle(part, line), honest, line) for part in answer][-1]
         if answer is DROP or self.relay.closing.is_set():
@@ -166,9 +174,10 @@ class Session:
         if self.relay.tls == "starttls" and not self.tls:
             offers.append("STARTTLS")
         if self.relay.credentials:
-            offers.append("AUTH PLAIN LOGIN")
+            offers.append(" ".join(("AUTH", *self.relay.mechanisms)))
         self._reset()
-        self._answer("ehlo", "".join(f"250-{offer}\r\n" for offer in offers[:-1]) + f"250 {offers[-1]}", line)
+        stage = "ehlo-tls" if self.tls and "ehlo-tls" in self.relay.script else "ehlo"
+        self._answer(stage, "".join(f"250-{offer}\r\n" for offer in offers[:-1]) + f"250 {offers[-1]}", line)
 
     def _on_helo(self, line: str) -> None:
         self._reset()
@@ -187,19 +196,25 @@ class Session:
             self._perform(scripted, "", line)
             return
         _, mechanism, initial, *_ = [*line.split(" "), "", ""]
-        if mechanism.upper() == "PLAIN":
-            _, user, password = self._challenge(initial, "").split("\0")
-        else:
-            user, password = self._challenge(initial, "Username:"), self._challenge("", "Password:")
-        if self.relay.credentials.get(user) == password:
-            self.user = user
-        self.send("235 2.7.0 welcome" if self.user else "535 5.7.8 wrong credentials")
+        if mechanism.upper() not in self.relay.mechanisms:
+            self.send("504 5.5.4 what?")
+            return
+        given = base64.b64decode(initial) if initial else None
+        with contextlib.suppress(_NotHonest):
+            self.user = MECHANISMS[mechanism.upper()](Exchange(self.relay.credentials, given, self._challenge))
+            self.send("235 2.7.0 welcome" if self.user else "535 5.7.8 wrong credentials")
 
-    def _challenge(self, given: str, prompt: str) -> str:
-        if not given:
-            self.send("334 " + base64.b64encode(prompt.encode()).decode())
-            given = self.line()
-        return base64.b64decode(given).decode()
+    def _challenge(self, prompt: bytes) -> bytes:
+        self.send("334 " + base64.b64encode(prompt).decode())
+        given = self.line()
+        scripted = self._settle(self.relay.answer_for("response"), given)
+        if scripted is not None:
+            self._perform(scripted, "", given)
+            raise _NotHonest
+        if given == "*":
+            self.send("501 5.7.0 called off")
+            raise _NotHonest
+        return base64.b64decode(given)
 
     def _on_mail(self, line: str) -> None:
         address, _, parameters = line.partition("<")[2].partition(">")

@@ -27,15 +27,16 @@ ROOMS = {
     "config": "core errors store",  # store: only it can hide the password in a database's URL
     "keys": "core errors",
     "vault": "core errors keys",
+    "oauth": "core errors clock",
     # What an application imports.
     "outbox": "drivers enqueue mail core errors",
     "enqueue": "drivers mail core errors",
     "drivers": "",
     "mail": "core errors",
     # The runner. A secret is opened in the runner, never in the store.
-    "smtp": "core errors",
+    "smtp": "core errors clock",
     "store": "core errors clock",
-    "runner": "smtp store core errors clock config keys log vault",
+    "runner": "smtp store oauth core errors clock config keys log vault",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -45,7 +46,9 @@ ROOMS = {
 # Library → the modules that may import it. A library that is not here is a violation.
 LIBRARIES = {
     "apscheduler": "runner.schedule",
+    "authlib": "oauth.endpoint",
     "cryptography": "vault",
+    "httpx2": "oauth.endpoint",
     "peewee": "store",
     "playhouse": "store",
     "psycopg": "store",

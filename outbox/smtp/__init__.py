@@ -4,7 +4,8 @@
     features.py     what it offers (EHLO)
     session.py      the state of one connection and the steps of its conversations
     opening.py      banner, EHLO, STARTTLS, EHLO, AUTH
-    auth.py         AUTH PLAIN and LOGIN
+    auth.py         AUTH: the lines around one exchange
+    sasl.py         the exchanges: PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256, XOAUTH2, OAUTHBEARER
     transaction.py  MAIL, RCPT, DATA, the body, the dot
     dialogue.py     octets in, actions out: drives the conversations, knows nothing of sockets
     dial.py         DNS, TCP and TLS

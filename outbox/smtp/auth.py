@@ -1,84 +1,160 @@
-"""Signing in: AUTH PLAIN (RFC 4616) and AUTH LOGIN, one mechanism and one attempt per connection.
+"""Signing in (RFC 4954): the lines, base64 and replies around one SASL exchange, one attempt per connection.
 
-One attempt, because a client that goes through all mechanisms with a wrong password locks the account out three times
-as fast. The credentials are UTF-8, and nothing of them is left in what is reported, should the relay echo them.
+One mechanism and one attempt, because a client that goes through all mechanisms with a wrong password locks the account
+out three times as fast. Credentials are UTF-8, and nothing of them is left in what is reported, should the relay echo
+them.
 """
 
 from __future__ import annotations
 
 import re
-from base64 import b64encode
-from collections.abc import Generator
+from base64 import b64decode, b64encode
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from outbox.core.outcome import Report, Stage
-from outbox.core.reply import Reply, sanitise
+from outbox.core.reply import Reading, Reply, sanitise
 from outbox.core.secret import Secret
-from outbox.smtp.session import Action, Fault, Sent, Session, Steps, ours
+from outbox.smtp.sasl import BY_DEFAULT, OAUTH, Unacceptable, choose, exchange, oauth_error
+from outbox.smtp.session import Action, Derive, Fault, Say, Sent, Session, Steps, ours
 
 MAX_LINE = 512
 """Octets of a command line with CRLF. A longer initial response goes into a line of its own (RFC 4954 §4)."""
 
 _WORD = re.compile(r"[A-Za-z0-9+/=]{8,}")
+_PROOF = re.compile(rb"(?:,p=| )([A-Za-z0-9+/=]{32,})\Z")
+_DEAF = frozenset({"PLAIN", "LOGIN"})
+"""Whose challenges are prompts for people, and now and then not even base64."""
+_TOKEN_LENGTH = 40
+_SHORTEST = 4
+"""Octets of a blob that is looked for."""
 
 
 def authenticate(session: Session) -> Steps:
     """Sign in as the relay's account says. None when it worked."""
     if not (session.encrypted or session.loopback):
         return session.report(Stage.AUTH, ours(538, "5.7.11", "credentials are sent over verified TLS only"))
-    wanted, offered = session.relay.mechanism, session.features.mechanisms
-    mechanism = choose(wanted, offered)
+    relay = session.relay
+    mechanism = choose(relay.mechanism, session.features.mechanisms)
     if mechanism is None:
-        words = "AUTH PLAIN or LOGIN" if wanted == "auto" else f"AUTH {wanted.upper()}"
-        has = ", ".join(sorted(offered)) or "no AUTH at all"
-        return session.report(Stage.AUTH, ours(504, "5.5.4", sanitise(f"the relay does not offer {words}, but {has}")))
-    username, password = session.relay.username.encode(), session.relay.password
-    exchange = _plain if mechanism == "PLAIN" else _login
+        return session.report(Stage.AUTH, ours(504, "5.5.4", _nothing_fits(session)))
+    attempt = _Attempt(session, mechanism)
+    session.stage = Stage.AUTH
     try:
-        answer = yield from exchange(session, username, password.reveal().encode())
-        if answer.intermediate:  # it wants more than the mechanism has: call it off (RFC 4954 §4)
-            answer = yield from session.ask(b"*\r\n", Stage.AUTH)
-        if answer.positive:
+        answer = yield from attempt.run()
+        if answer is None:
             return None
         report = session.report(Stage.AUTH, answer)
     except Fault as fault:
+        session.usable, session.broken = False, True
         report = session.report(Stage.AUTH, fault=str(fault))
-    return scrub(report, session.relay.username, password)
+    return scrub(report, relay.username, relay.password, attempt.said)
 
 
-def choose(wanted: str, offered: frozenset[str]) -> str | None:
-    """The mechanism to use: PLAIN before LOGIN where ``auto`` is wanted; None where nothing fits."""
-    for mechanism in ("PLAIN", "LOGIN"):
-        if mechanism in offered and wanted in ("auto", mechanism.lower()):
-            return mechanism
-    return None
+def _nothing_fits(session: Session) -> str:
+    wanted, offered = session.relay.mechanism, sorted(session.features.mechanisms)
+    words = f"{', '.join(BY_DEFAULT[:-1])} or {BY_DEFAULT[-1]}" if wanted == "auto" else wanted.upper()
+    return sanitise(f"the relay does not offer AUTH {words}, but {', '.join(offered) or 'no AUTH at all'}")
 
 
-def _plain(session: Session, username: bytes, password: bytes) -> Generator[Action, Sent, Reply]:
-    blob = b64encode(b"\0" + username + b"\0" + password)
-    line = b"AUTH PLAIN " + blob + b"\r\n"
-    if len(line) <= MAX_LINE:
-        return (yield from session.ask(line, Stage.AUTH))
-    answer = yield from session.ask(b"AUTH PLAIN\r\n", Stage.AUTH)
-    if answer.code == 334:
-        answer = yield from session.ask(blob + b"\r\n", Stage.AUTH)
-    return answer
+class _Attempt:
+    """`said`: every response of ours, as octets. `asked`: the relay waits for one."""
+
+    def __init__(self, session: Session, mechanism: str) -> None:
+        self.session, self.mechanism = session, mechanism
+        self.said: list[bytes] = []
+        self.asked = False
+        self._exchange = exchange(mechanism, session.relay)
+        self._challenge = b""
+
+    def run(self) -> Generator[Action, Sent, Reply | None]:
+        """None when we are signed in, else the answer that says why not."""
+        try:
+            answer = yield from self._begin()
+            while self.asked:
+                response = (yield from self._next(self._decoded())) if answer.code == 334 else None
+                if response is None:  # it wants more than the mechanism has
+                    return (yield from self._call_off())
+                answer = yield from self._respond(response)
+            if answer.positive:
+                yield from self._next(None)
+                return None
+        except Unacceptable as veto:
+            with suppress(Fault):
+                if self.asked:
+                    yield from self._say(b"*\r\n")
+            return ours(554, "5.7.0", f"the login was broken off: {sanitise(str(veto))}")
+        return self._with_details(answer)
+
+    def _begin(self) -> Generator[Action, Sent, Reply]:
+        command = f"AUTH {self.mechanism}".encode()
+        initial = yield from self._next(None)
+        if initial is not None:
+            line = command + b" " + b64encode(initial) + b"\r\n"
+            if len(line) <= MAX_LINE:
+                self.said.append(initial)
+                return (yield from self._say(line))
+        answer = yield from self._say(command + b"\r\n")
+        if initial is not None and answer.code == 334:
+            answer = yield from self._respond(initial)
+        return answer
+
+    def _next(self, challenge: bytes | None) -> Generator[Action, Sent, bytes | None]:
+        """What the mechanism says next, with its keys worked out on the way; None where it has nothing to say."""
+        try:
+            step = self._exchange.send(challenge)
+            while isinstance(step, Derive):
+                yield step
+                step = next(self._exchange)
+        except StopIteration:
+            return None
+        return step
+
+    def _respond(self, response: bytes) -> Generator[Action, Sent, Reply]:
+        self.said.append(response)
+        return (yield from self._say(b64encode(response) + b"\r\n"))
+
+    def _call_off(self) -> Generator[Action, Sent, Reply]:
+        """RFC 4954 §4: the relay must answer 501, and may have said its reason in another refusal."""
+        answer = yield from self._say(b"*\r\n")
+        if answer.positive or answer.intermediate:
+            raise Fault(f"{answer.code} is no answer to a login that is called off: {answer.text}")
+        return answer
+
+    def _say(self, line: bytes) -> Generator[Action, Sent, Reply]:
+        reading = yield Say(line, Stage.AUTH)
+        answer = self.session.hear(reading)
+        self.asked = answer.intermediate
+        if self.asked:
+            assert isinstance(reading, Reading)
+            self._challenge = b"".join(reading.lines)
+        return answer
+
+    def _decoded(self) -> bytes:
+        """The challenge. Raises Fault where the mechanism would read it, and it is none."""
+        if self.mechanism in _DEAF:
+            return b""
+        try:
+            return b64decode(self._challenge, validate=True)
+        except ValueError:
+            raise Fault(f"the relay's challenge for {self.mechanism} is not base64") from None
+
+    def _with_details(self, answer: Reply) -> Reply:
+        """OAuth says what is wrong with the token in its challenge, and only that it is wrong in its reply."""
+        details = oauth_error(self._decoded()) if self.mechanism in OAUTH else ""
+        return replace(answer, text=sanitise(f"{answer.text} ({details})")) if details else answer
 
 
-def _login(session: Session, username: bytes, password: bytes) -> Generator[Action, Sent, Reply]:
-    answer = yield from session.ask(b"AUTH LOGIN\r\n", Stage.AUTH)
-    for credential in (username, password):
-        if answer.code != 334:
-            break
-        answer = yield from session.ask(b64encode(credential) + b"\r\n", Stage.AUTH)
-    return answer
-
-
-def scrub(report: Report, username: str, password: Secret) -> Report:
-    """`report` without the password, plain or in any of the forms in which it was sent, whole or in pieces."""
+def scrub(report: Report, username: str, password: Secret, said: Sequence[bytes] = ()) -> Report:
+    """`report` without the password or access token, plain or in any of the forms in which it was sent, whole or in
+    pieces. `said`: our responses, from which it could be worked out.
+    """
     secret = password.reveal()
-    forms = [f"\0{username}\0{secret}", secret]
-    blobs = [b64encode(form.encode()).decode() for form in forms]
+    blobs = [b64encode(form).decode() for form in (f"\0{username}\0{secret}".encode(), secret.encode(), *said)]
+    blobs += [found[1].decode() for each in said if (found := _PROOF.search(each))]
+    if len(secret) >= _TOKEN_LENGTH:  # not one of those passwords that are made of words
+        blobs.append(secret)
 
     def without(text: str) -> str:
         for plain in {secret, sanitise(secret)}:
@@ -91,4 +167,4 @@ def scrub(report: Report, username: str, password: Secret) -> Report:
 
 
 def _is_part(word: str, blobs: list[str]) -> bool:
-    return any(word in blob or blob in word for blob in blobs if blob)
+    return any(word in blob or blob in word for blob in blobs if len(blob) >= _SHORTEST)

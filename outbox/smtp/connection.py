@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, cast
 
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import sanitise
-from outbox.smtp.dial import dial, is_loopback, settings_flaw, tls_context, tls_fault, unread
+from outbox.smtp.dial import dial, is_loopback, pin_fault, settings_flaw, tls_context, tls_fault, unread
 from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Deadlines, Relay
-from outbox.smtp.session import Action, Body, Done, Say, Session, Steps, ours
+from outbox.smtp.session import Action, Body, Derive, Done, Say, Session, Steps, ours
 from outbox.smtp.transaction import leave, reset, transaction
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Connection(asyncio.Protocol):
         self._deadline = math.inf  # loop time
         self._timer: asyncio.TimerHandle | None = None
         self._turn: asyncio.Future[None] | None = None
-        self._needed = False  # the coroutine has something to do: TLS, or the dot mark
+        self._needed = False  # the coroutine has something to do: TLS, a key, or the dot mark
+        self._derive: Derive | None = None
+        self._early: list[bytes] | None = None  # what comes decrypted while the handshake is not judged yet
         self._done: Done | None = None
         self._content: memoryview | None = None  # what is left to write of the body; None outside of one
         self._mark_asked = self._marked = False
@@ -154,6 +156,11 @@ class Connection(asyncio.Protocol):
         return self.session.features.max_recipients
 
     @property
+    def starttls_offered(self) -> bool:
+        """Whether its first answer to EHLO had STARTTLS; to be remembered, see `Relay.starttls_seen`."""
+        return self.session.starttls_offered
+
+    @property
     def tls_name(self) -> str:
         """``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or ``""``."""
         return self.session.tls_name
@@ -166,7 +173,7 @@ class Connection(asyncio.Protocol):
             self._begin(steps)
             await self._next()
             while self._done is None:
-                await self._secure()
+                await (self._secure() if self._derive is None else self._work_out(self._derive))
                 await self._next()
         except BaseException:
             self.abort()
@@ -211,18 +218,27 @@ class Connection(asyncio.Protocol):
                 self.abort()
             self._wake()
         else:
-            self._deadline = math.inf  # the handshake has its own
+            self._deadline = math.inf  # the handshake has its own, and a key has its iterations
+            self._derive = action if type(action) is Derive else None
             self._needed = True
             self._wake()
+
+    async def _work_out(self, derive: Derive) -> None:
+        """On another thread, because it takes as long as a hundred messages."""
+        await self._loop.run_in_executor(None, derive.run)
+        self._derive = None
+        if self._done is None:
+            self._go_on(self._dialogue.resume())
 
     async def _secure(self) -> None:
         """The TLS handshake, and on with the conversation, or its end."""
         assert self._transport is not None
+        self._early, secured = [], None
         try:
             secured = await self._loop.start_tls(
                 self._transport,
                 self,
-                tls_context(self.relay.ca_file),
+                tls_context(self.relay.ca_file, pinned=bool(self.relay.tls_pins)),
                 server_hostname=self.relay.host.removesuffix("."),
                 ssl_handshake_timeout=self._deadlines.tls,
             )
@@ -231,17 +247,22 @@ class Connection(asyncio.Protocol):
             fault = tls_fault(error)
         else:
             fault = "" if secured else "the relay closed the connection"  # between the handshake and now
+        early, self._early = self._early, None
         if self._done is not None:
             return
+        if secured is not None:
+            self._transport = secured
+            secured.set_write_buffer_limits(high=1, low=0)
+            # The cipher's own idea of a version is the oldest that has it.
+            peer, cipher = secured.get_extra_info("ssl_object"), secured.get_extra_info("cipher")[0]
+            self.session.tls_name = f"{peer.version()} {cipher}"
+            fault = pin_fault(self.relay, peer.getpeercert(binary_form=True))
         if fault or secured is None:
             self._perform(self._dialogue.failed(fault))
             return
-        self._transport = secured
-        secured.set_write_buffer_limits(high=1, low=0)
-        # The cipher's own idea of a version is the oldest that has it.
-        version, cipher = secured.get_extra_info("ssl_object").version(), secured.get_extra_info("cipher")[0]
-        self.session.tls_name = f"{version} {cipher}"
         self._go_on(self._dialogue.resume())
+        for octets in early:
+            self.data_received(octets)
 
     def _go_on(self, action: Action | Done | None) -> None:
         if action is not None:
@@ -339,6 +360,9 @@ class Connection(asyncio.Protocol):
         self.session.relay_name = f"{self.relay.host}[{address}]:{self.relay.port}"
 
     def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            self._early.append(data)
+            return
         self._go_on(self._dialogue.received(data))
         if self.session.broken and not self._dialogue.busy:
             self.abort()

@@ -7,6 +7,7 @@ answers first wins (RFC 8305): a host whose IPv6 leads nowhere costs a quarter o
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 import ssl
@@ -115,11 +116,12 @@ def is_loopback(address: str) -> bool:
     return ip.is_loopback
 
 
-def tls_context(ca_file: str) -> ssl.SSLContext:
+def tls_context(ca_file: str, *, pinned: bool = False) -> ssl.SSLContext:
     """TLS 1.2 or later, chain and name verified, against `ca_file` alone or the system's authorities. There is no way
-    to switch verification off. Raises OSError (ssl.SSLError is one) when `ca_file` cannot be read.
+    to switch verification off: with `pinned`, neither is asked, and `pin_fault` must be. Raises OSError (ssl.SSLError
+    is one) when `ca_file` cannot be read.
     """
-    return _context(ca_file, os.stat(ca_file).st_mtime_ns if ca_file else 0)
+    return _pinned() if pinned else _context(ca_file, os.stat(ca_file).st_mtime_ns if ca_file else 0)
 
 
 @lru_cache(maxsize=32)
@@ -128,6 +130,25 @@ def _context(ca_file: str, changed: int) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+@lru_cache(maxsize=1)
+def _pinned() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def pin_fault(relay: Relay, certificate: bytes | None) -> str:
+    """Why this certificate (DER) is not the one that the account pins, in words; ``""`` where it is, or none is."""
+    if not relay.tls_pins:
+        return ""
+    seen = hashlib.sha256(certificate or b"").hexdigest()
+    if seen in map(str.lower, relay.tls_pins):
+        return ""
+    return f"the relay's certificate is not the pinned one: its SHA-256 is {seen}"
 
 
 def tls_fault(error: Exception) -> str:
@@ -145,7 +166,7 @@ def settings_flaw(relay: Relay) -> str:
     if flaw or relay.tls == "none":
         return flaw
     try:
-        tls_context(relay.ca_file)
+        tls_context(relay.ca_file, pinned=bool(relay.tls_pins))
     except OSError as error:
         return f"CA file {relay.ca_file}: {_words(error)}"
     return ""

@@ -3,6 +3,7 @@
     action = dialogue.begin(opening(session))      Say: write its octets, wait for a reply (a deadline by its stage)
     action = dialogue.received(octets)             Body: write it, get the dot mark, then resume()
     action = dialogue.resume()                     SECURE: do the TLS handshake, then resume()
+                                                   Derive: run() it on another thread, then resume()
     action = dialogue.failed("closed")             Done: the conversation is over, with its report
     action = dialogue.fenced("claim lost")         None: go on waiting
 
@@ -14,7 +15,7 @@ came in clear (response injection, RFC 3207 §6), and a malformed reply ends the
 from __future__ import annotations
 
 from outbox.core.reply import MalformedReply, ReplyParser
-from outbox.smtp.session import Action, Body, Done, Fault, Fenced, Say, Secure, Sent, Session, Steps
+from outbox.smtp.session import Action, Body, Derive, Done, Fault, Fenced, Say, Secure, Sent, Session, Steps
 
 
 class Dialogue:
@@ -46,6 +47,8 @@ class Dialogue:
             return None
         if type(self._waiting) is Secure:
             return self.failed("the relay spoke in clear when TLS was to begin")
+        if type(self._waiting) is Derive:
+            return self.failed("the relay spoke when it was our turn")
         action: Action | Done | None = None
         try:
             while (reading := self._parser.take()) is not None:
@@ -57,8 +60,8 @@ class Dialogue:
         return action
 
     def resume(self) -> Action | Done | None:
-        """TLS is up, or all of the body is written and marked. None: a reply has begun to arrive, so it is not the time
-        for the dot.
+        """TLS is up, a key is worked out, or all of the body is written and marked. None: a reply has begun to arrive,
+        so it is not the time for the dot.
         """
         if type(self._waiting) is Body and self._parser.pending:
             return None

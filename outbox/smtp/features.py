@@ -13,6 +13,7 @@ class Features:
     size            the largest message, in octets; 0 when the relay names no limit; None when it has no SIZE (RFC 1870)
     mechanisms      of AUTH, in capitals (RFC 4954)
     max_recipients  RCPTMAX of LIMITS (RFC 9422); 0 when unknown
+    dsn             takes RET, ENVID, NOTIFY and ORCPT (RFC 3461)
     """
 
     pipelining: bool = False
@@ -22,6 +23,7 @@ class Features:
     starttls: bool = False
     mechanisms: frozenset[str] = frozenset()
     max_recipients: int = 0
+    dsn: bool = False
 
 
 def read_features(lines: Iterable[bytes]) -> Features:
@@ -40,6 +42,7 @@ def read_features(lines: Iterable[bytes]) -> Features:
         starttls="STARTTLS" in offered,
         mechanisms=frozenset(offered.get("AUTH", ())),
         max_recipients=_number(limits.get("RCPTMAX", "0")),
+        dsn="DSN" in offered,
     )
 
 

@@ -1,4 +1,4 @@
-"""From the banner to a session that may send mail: EHLO, STARTTLS where it is required, EHLO again, AUTH."""
+"""From the banner to a session that may send mail: EHLO, STARTTLS as the account says, EHLO again, AUTH."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Generator
 
 from outbox.core.outcome import Report, Stage
 from outbox.smtp.auth import authenticate
-from outbox.smtp.features import read_features
+from outbox.smtp.features import Features, read_features
 from outbox.smtp.session import SECURE, Action, Fault, Say, Sent, Session, Steps, ours
 
 _NO_EHLO = frozenset({500, 502, 504})
+_NOT_OFFERED = "the relay does not offer STARTTLS, and this account requires it"
 
 
 def opening(session: Session) -> Steps:
@@ -31,7 +32,8 @@ def _opening(session: Session) -> Steps:
     if banner.code != 220:
         return session.report(Stage.BANNER, banner)
     failure = yield from _hello(session)
-    if failure is None and relay.tls == "starttls":
+    session.starttls_offered = session.features.starttls
+    if failure is None and (relay.requires_starttls or (relay.tls == "opportunistic" and session.starttls_offered)):
         failure = yield from _starttls(session)
     if failure is None and relay.username:
         failure = yield from authenticate(session)
@@ -54,7 +56,7 @@ def _hello(session: Session) -> Steps:
         assert reading is not None
         session.features = read_features(reading.lines[1:])
         return None
-    needs_more = bool(session.relay.username) or (session.relay.tls == "starttls" and not session.encrypted)
+    needs_more = bool(session.relay.username) or (session.relay.requires_starttls and not session.encrypted)
     if answer.code in _NO_EHLO and not needs_more:
         answer = yield from session.ask(b"HELO " + name + b"\r\n", Stage.EHLO)
         if answer.positive:
@@ -63,11 +65,14 @@ def _hello(session: Session) -> Steps:
 
 
 def _starttls(session: Session) -> Generator[Action, Sent, Report | None]:
-    """Required: a relay without it gets nothing (RFC 3207; a stripped STARTTLS must not mean plaintext)."""
+    """From here on there is TLS or nothing (RFC 3207; a stripped STARTTLS must not mean plaintext)."""
     if not session.features.starttls:
-        return session.report(Stage.STARTTLS, fault="the relay does not offer STARTTLS, and this account requires it")
+        required = session.relay.tls == "starttls"
+        why = _NOT_OFFERED if required else "the relay has offered STARTTLS before and does not now"
+        return session.report(Stage.STARTTLS, fault=why)
     answer = yield from session.ask(b"STARTTLS\r\n", Stage.STARTTLS)
     if answer.code != 220:
         return session.report(Stage.STARTTLS, answer)
+    session.features = Features()  # what was said in clear is nobody's word
     yield from _secure(session)
     return (yield from _hello(session))

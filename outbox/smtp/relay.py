@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from outbox.clock import Clock
+from outbox.core.account import Mechanism, Tls
 from outbox.core.outcome import Stage
 from outbox.core.secret import Secret
 
-TLS_MODES = ("implicit", "starttls", "none")
-MECHANISMS = ("auto", "plain", "login")
+TLS_MODES = tuple(Tls)
+MECHANISMS = tuple(Mechanism)
 
 _NAME = re.compile(r"[!-~]+")
+_PIN = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +23,18 @@ class Relay:
     """Where and how to connect, as one account says.
 
     host, port    a name or an address
-    tls           ``implicit`` (from the first octet, port 465), ``starttls`` (required, never optional) or ``none``
+    tls           ``implicit`` (from the first octet, port 465), ``starttls`` (required), ``opportunistic`` (STARTTLS
+                  where it is offered) or ``none``
     helo          our name in EHLO: a configured FQDN or address literal, never the machine's guess
     ca_file       PEM file of the only authorities to trust; empty: the system's
-    mechanism     ``plain``, ``login``, or ``auto``: PLAIN if offered, else LOGIN
+    tls_pins      SHA-256 of certificates (DER), in hex. Where there are any, the relay's must be one of them, and
+                  neither who signed it nor whose name it has is asked
+    starttls_seen it has offered STARTTLS before: then ``opportunistic`` requires it
+    mechanism     one of `outbox.core.account.Mechanism`; see `outbox.smtp.sasl` for what ``auto`` takes
     username      empty: no AUTH
+    password      for OAuth, the access token
     max_messages  on one connection, before it is replaced
+    nonce         chance for SCRAM: printable ASCII without a comma, never twice the same
     """
 
     host: str
@@ -36,6 +46,13 @@ class Relay:
     username: str = ""
     password: Secret = field(default_factory=Secret)
     max_messages: int = 100
+    tls_pins: tuple[str, ...] = ()
+    starttls_seen: bool = False
+    nonce: Callable[[], str] = field(default=Clock().token, repr=False, compare=False)
+
+    @property
+    def requires_starttls(self) -> bool:
+        return self.tls == Tls.STARTTLS or (self.tls == Tls.OPPORTUNISTIC and self.starttls_seen)
 
     def flaw(self) -> str:
         """What makes these settings unusable, in words, or ``""``. Found before any connection is made."""
@@ -45,6 +62,9 @@ class Relay:
             return f"mechanism {self.mechanism!r} is not one of {', '.join(MECHANISMS)}"
         if not 0 < self.port < 65536:
             return f"port {self.port} is not between 1 and 65535"
+        for pin in self.tls_pins:
+            if not _PIN.fullmatch(pin):
+                return f"TLS pin {pin!r} is not the SHA-256 of a certificate, 64 hex digits"
         if not _NAME.fullmatch(self.helo):
             return f"EHLO name {self.helo!r} is not a word of ASCII"
         if "\0" in self.username or "\0" in self.password.reveal():

@@ -1,13 +1,15 @@
 """What one SMTP session knows, and the small steps its conversation is made of.
 
-A conversation is a generator of *actions*: it yields what is to be done (`Say`, `SECURE`, `Body`) and is sent what came
-of it, a complete reply (`Reading`) or None. It ends by returning a `Report`, or None when it went well and has nothing
-to report. A broken connection is thrown into it as a `Fault`. So the rules of SMTP are written top to bottom, without
-sockets, tasks or clocks; `dialogue.Dialogue` turns octets into replies for it, `connection.Connection` does the I/O.
+A conversation is a generator of *actions*: it yields what is to be done (`Say`, `SECURE`, `Derive`, `Body`) and is sent
+what came of it, a complete reply (`Reading`) or None. It ends by returning a `Report`, or None when it went well and
+has nothing to report. A broken connection is thrown into it as a `Fault`. So the rules of SMTP are written top to
+bottom, without sockets, tasks or clocks; `dialogue.Dialogue` turns octets into replies for it, `connection.Connection`
+does the I/O.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from typing import NamedTuple
 
@@ -26,6 +28,20 @@ class Say(NamedTuple):
 
 class Secure(NamedTuple):
     """Begin TLS."""
+
+
+class Derive:
+    """Work out `key` from a password, the slow way on purpose (PBKDF2 with SHA-256, RFC 8018 §5.2)."""
+
+    __slots__ = ("_iterations", "_password", "_salt", "key")
+
+    def __init__(self, password: bytes, salt: bytes, iterations: int) -> None:
+        self._password, self._salt, self._iterations = password, salt, iterations
+        self.key = b""
+
+    def run(self) -> None:
+        """Takes up to some tenths of a second, on any thread."""
+        self.key = hashlib.pbkdf2_hmac("sha256", self._password, self._salt, self._iterations)
 
 
 class Body(NamedTuple):
@@ -47,7 +63,7 @@ SECURE = Secure()
 LISTEN = {stage: Say(b"", stage) for stage in Stage}
 """Wait for one more reply."""
 
-Action = Say | Secure | Body
+Action = Say | Secure | Derive | Body
 Sent = Reading | None
 Steps = Generator[Action, Sent, Report | None]
 
@@ -66,7 +82,8 @@ class Session:
     usable   another transaction may begin on it (after RSET, where `dirty`)
     dirty    the last transaction did not end with a 2yz to its dot
     broken   in the middle of something: not even QUIT can be said
-    bare     the relay refused optional parameters of MAIL: no more of them
+    bare     the relay refused optional parameters of MAIL or RCPT: no more of them
+    starttls_offered  in clear, at the last look: whoever has offered it once must not be believed when it is gone
     """
 
     def __init__(self, relay: Relay, *, loopback: bool = False, relay_name: str = "") -> None:
@@ -81,6 +98,7 @@ class Session:
         self.dirty = False
         self.broken = False
         self.bare = False
+        self.starttls_offered = False
         self.transactions = 0
         self.heard = 0  # replies of the present conversation
 
@@ -90,7 +108,7 @@ class Session:
         return self.hear((yield Say(octets, stage) if octets else LISTEN[stage]))
 
     def hear(self, reading: Sent) -> Reply:
-        assert reading is not None, "only Body and SECURE are answered with None"
+        assert reading is not None, "only Say is answered with a reply"
         self.heard += 1
         reply = reading.reply
         if reply.code == 421:  # closing, whatever it was the answer to

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from outbox.core.dsn import Dsn, xtext
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import Reply
 from outbox.smtp.session import LISTEN, Action, Body, Fault, Fenced, Say, Sent, Session, Steps, ours
@@ -81,9 +82,11 @@ def stuffed(content: bytes) -> bytes:
 
 
 class _Transaction:
-    """`answers` to RCPT, by position; `mail` and `data`, the answers to those; `dotted` once the dot may be written."""
+    """`answers` to RCPT, by position; `mail` and `data`, the answers to those; `dotted` once the dot may be written;
+    `notified`: notifications are asked for (RFC 3461).
+    """
 
-    __slots__ = ("answers", "data", "dotted", "envelope", "mail", "message", "reused", "session")
+    __slots__ = ("answers", "data", "dotted", "envelope", "mail", "message", "notified", "reused", "session")
 
     def __init__(self, session: Session, envelope: Envelope, message: Rendered) -> None:
         self.session, self.envelope, self.message = session, envelope, message
@@ -92,6 +95,7 @@ class _Transaction:
         self.data: Reply | None = None
         self.dotted = False
         self.reused = session.transactions > 0
+        self.notified = bool(envelope.dsn) and session.features.dsn and not session.bare
 
     def run(self) -> Generator[Action, Sent, Report]:
         session = self.session
@@ -149,8 +153,9 @@ class _Transaction:
         askable = [position for position, answer in enumerate(self.answers) if answer is None]
         sizable = self.session.features.size is not None and not self.session.bare
         report = yield from self._commands(self._mail_command(sized=sizable), askable)
-        if sizable and self.mail is not None and self.mail.code in _PARAMETERS_REFUSED and not self.session.broken:
-            self.session.bare = True
+        refused = self.mail is not None and self.mail.code in _PARAMETERS_REFUSED and not self.session.broken
+        if refused and (sizable or self.notified):
+            self.session.bare, self.notified = True, False
             self.mail = self.data = None
             report = yield from self._commands(self._mail_command(sized=False), askable)
         return report
@@ -160,6 +165,8 @@ class _Transaction:
         command = b"MAIL FROM:<" + envelope.return_path.encode() + b">"
         if sized:
             command += b" SIZE=%d" % len(message.data)
+        if self.notified:
+            command += _mail_parameters(envelope.dsn)
         if message.eight_bit:
             command += b" BODY=8BITMIME"
         if self.session.features.smtputf8 and (
@@ -169,9 +176,42 @@ class _Transaction:
         return command + b"\r\n"
 
     def _commands(self, mail: bytes, askable: list[int]) -> Steps:
-        session, recipients = self.session, self.envelope.recipients
-        said = [mail, *[b"RCPT TO:<" + recipients[each].encode() + b">\r\n" for each in askable], b"DATA\r\n"]
-        answered = [(Stage.MAIL, -1), *[(Stage.RCPT, each) for each in askable], (Stage.DATA, -1)]
+        said = [mail, *self._rcpt_commands(askable)]
+        answered = [(Stage.MAIL, -1), *[(Stage.RCPT, each) for each in askable]]
+        if not self.notified:
+            report = yield from self._say([*said, _DATA], [*answered, _TO_DATA])
+        else:  # DATA waits, for there may be recipients to be asked for once more
+            report = yield from self._say(said, answered)
+            if report is None:
+                report = yield from self._without_parameters(askable)
+            if report is None and self._has_recipient():
+                report = yield from self._say([_DATA], [_TO_DATA])
+        return report or (yield from self._conclusion())
+
+    def _rcpt_commands(self, positions: list[int]) -> list[bytes]:
+        recipients = self.envelope.recipients
+        if not self.notified:
+            return [b"RCPT TO:<" + recipients[each].encode() + b">\r\n" for each in positions]
+        notify = self.envelope.dsn.notify
+        return [
+            b"RCPT TO:<" + recipients[each].encode() + b">" + _rcpt_parameters(notify, recipients[each]) + b"\r\n"
+            for each in positions
+        ]
+
+    def _without_parameters(self, askable: list[int]) -> Generator[Action, Sent, Report | None]:
+        """A recipient may have been refused only for what was asked of its notifications: once more, without."""
+        answers = self.answers
+        refused = [each for each in askable if (said := answers[each]) is not None and said.code in _PARAMETERS_REFUSED]
+        if not refused:
+            return None
+        self.notified = False
+        report = yield from self._say(self._rcpt_commands(refused), [(Stage.RCPT, each) for each in refused])
+        self.session.bare |= any(said.positive for each in refused if (said := answers[each]) is not None)
+        return report
+
+    def _say(self, said: list[bytes], answered: list[tuple[Stage, int]]) -> Generator[Action, Sent, Report | None]:
+        """Commands, in groups, and the answers to them. A report when the relay closes the connection."""
+        session = self.session
         begin = 0
         for end in _groups(said, MAX_UNANSWERED if session.features.pipelining else 0):
             if answered[begin][0] is Stage.DATA and not self._has_recipient():
@@ -187,7 +227,7 @@ class _Transaction:
             if not self._is_mail_accepted():
                 break
             begin = end
-        return (yield from self._conclusion())
+        return None
 
     def _note(self, stage: Stage, position: int, answer: Reply) -> None:
         if stage is Stage.DATA:
@@ -260,6 +300,26 @@ class _Transaction:
 
 
 _NOBODY = ours(554, "5.1.3", "it has no recipients")
+_DATA = b"DATA\r\n"
+_TO_DATA = (Stage.DATA, -1)
+
+
+def _mail_parameters(dsn: Dsn) -> bytes:
+    """RET and ENVID (RFC 3461 §4.3, §4.4)."""
+    parameters = f" RET={dsn.ret.upper()}" if dsn.ret else ""
+    return (parameters + (f" ENVID={xtext(dsn.envid)}" if dsn.envid else "")).encode()
+
+
+def _rcpt_parameters(notify: str, address: str) -> bytes:
+    """NOTIFY and ORCPT (RFC 3461 §4.1, §4.2; RFC 6533 §3 for an address that is not ASCII)."""
+    original = f"rfc822;{xtext(address)}" if address.isascii() else f"utf-8;{_unitext(address)}"
+    return ((f" NOTIFY={notify.upper()}" if notify else "") + f" ORCPT={original}").encode()
+
+
+def _unitext(address: str) -> str:
+    return "".join(
+        each if each > "~" or (each >= "!" and each not in "+=\\") else f"\\x{{{ord(each):X}}}" for each in address
+    )
 
 
 def _groups(said: list[bytes], limit: int) -> list[int]:

@@ -11,7 +11,7 @@ from outbox.core.render import Rendered
 from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.features import Features
 from outbox.smtp.relay import Relay
-from outbox.smtp.session import Action, Body, Done, Say, Session, Steps
+from outbox.smtp.session import Action, Body, Derive, Done, Say, Session, Steps
 from outbox.smtp.transaction import transaction
 
 HONEST = {
@@ -67,14 +67,16 @@ class Peer:
                 return action.report
             if isinstance(action, Say):
                 self._hear(action.octets)
-            body = isinstance(action, Body)
+            going_on = isinstance(action, Body | Derive)
+            if isinstance(action, Derive):
+                action.run()
             if isinstance(action, Body):
                 self.body = action.content
             action = None
             while action is None and self._arriving:
                 action = dialogue.received(self._arriving.popleft())
             if action is None:
-                action = dialogue.resume() if body else None
+                action = dialogue.resume() if going_on else None
             if action is None:
                 action = dialogue.failed("closed")
 

@@ -22,6 +22,7 @@ from outbox.smtp.features import Features, read_features
         ([b"AUTH"], Features()),
         ([b"LIMITS RCPTMAX=50 MAILMAX=5"], Features(max_recipients=50)),
         ([b"LIMITS RCPTMAX=-1 WHAT"], Features()),
+        ([b"DSN"], Features(dsn=True)),
         ([b"", b" ", b"\xff\xfe", b"X-WHAT EVER", b"PIPELININGS"], Features()),
     ],
 )
