@@ -7,6 +7,7 @@ OutboxError                 everything below; carries `hint`, what to do next
 ├── DatabaseError           the database cannot be reached or opened                    (exit 4)
 │   └── SchemaError         its tables are missing, older or newer than this program    (exit 4)
 ├── VaultError              the key is missing, or does not open a secret               (exit 5)
+├── OAuthError              no access token for an account: `permanent` or passing      (exit 7)
 └── Refused                 an operator asked for something the state of things forbids (exit 1)
 """
 
@@ -68,6 +69,18 @@ class VaultError(OutboxError):
     """The key is missing or malformed, or does not open a secret. Never carries the secret or the token."""
 
     exit_code = 5
+
+
+class OAuthError(OutboxError):
+    """There is no access token for an account. `permanent` when somebody has to do something (consent again, correct
+    the setup); else it may pass by itself, and asking again later is right. Carries no secret.
+    """
+
+    exit_code = 7
+
+    def __init__(self, message: str, *, permanent: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.permanent = permanent
 
 
 class Refused(OutboxError):

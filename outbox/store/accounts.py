@@ -1,16 +1,12 @@
 """Accounts in the database: adding them, pausing them, the relay's breaker; the registry of accounts and senders.
 
 Every function that writes is statements in the caller's open transaction, and leaves a line in the journal. Senders are
-written by `senders.py`.
-
-A fault that a runner has met pauses the account `WHERE credential_version` is still the one it used: an old "535" must
-not pause an account whose password was repaired meanwhile. A runner never lifts, shortens or replaces a pause that a
-person asked for.
+written by `senders.py`; what runners do to both, by `faults.py` and `probes.py`.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from peewee import JOIN, Database, Expression, IntegrityError, fn
@@ -84,9 +80,11 @@ def waiting(db: Database, address: str) -> int:
     return int(tables.Delivery.select().where(condition, tables.Delivery.state.in_(("queued", "held"))).count(db))
 
 
-def later(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later end of two pauses; None has no end."""
-    return None if one is None or other is None else max(one, other)
+def still_failed(db: Database, ids: tuple[int, ...]) -> list[int]:
+    """Those of a brake's messages that nobody has retried since."""
+    row = tables.Delivery
+    failed = row.select(row.message_id).where(row.message_id.in_(ids), row.state == "failed").order_by(row.message_id)
+    return [each.message_id for each in failed.execute(db)]
 
 
 # ---- accounts
@@ -152,15 +150,20 @@ def set_password(db: Database, changed: Account, act: Act) -> None:
     deserves a new trial. A person's own pause stays. The other settings must still be those that the secret is bound
     to; Refused when somebody changed them meanwhile, and when the password would be sent in clear text.
     """
+    values = {"secret": changed.secret, "key_id": changed.key_id or None}
+    renew_credentials(db, changed, **values)
+    journal(db, act, "account set-password", f"account={changed.name}", detail=f"key={changed.key_id}")
+
+
+def renew_credentials(db: Database, changed: Account, **values: Any) -> None:
+    """What a new password and a new OAuth setup have in common: the username and `values` are stored, the credential
+    version grows, and a runner's pause is lifted. Raises Refused as `set_password` does.
+    """
     refuse_clear_text(changed)
     row = tables.Account
+    version = row.credential_version + 1
     written = (
-        row.update(
-            username=changed.username or None,
-            secret=changed.secret,
-            key_id=changed.key_id or None,
-            credential_version=row.credential_version + 1,
-        )
+        row.update(username=changed.username or None, credential_version=version, **values)
         .where(
             row.name == changed.name,
             row.relay_host == changed.relay_host,
@@ -172,8 +175,7 @@ def set_password(db: Database, changed: Account, act: Act) -> None:
     )
     if not written:
         raise Refused(f"account {changed.name} was changed meanwhile", hint="try again")
-    row.update(pause_reason=None, paused_until=None).where(row.name == changed.name, not_by_operator(row)).execute(db)
-    journal(db, act, "account set-password", f"account={changed.name}", detail=f"key={changed.key_id}")
+    row.update(UNPAUSED).where(row.name == changed.name, not_by_operator(row)).execute(db)
 
 
 def reseal(db: Database, of: Account, token: str, key_id: str) -> bool:
@@ -183,57 +185,46 @@ def reseal(db: Database, of: Account, token: str, key_id: str) -> bool:
     return bool(row.update(secret=token, key_id=key_id).where(condition).execute(db))
 
 
-def pause_account(
-    db: Database, name: str, reason: str, until: datetime | None, act: Act, *, used: int | None = None
-) -> bool:
-    """Send nothing through this account until `until` (None: until it is resumed). Whether that is in effect now.
-
-    `used` is the credential version with which a runner met the fault; None when a person asks. Raises Refused when
-    there is no such account and a person asks.
+def pause_account(db: Database, name: str, reason: str, until: datetime | None, act: Act) -> None:
+    """A person asks for it: send nothing through this account until `until` (None: until it is resumed). Raises Refused
+    when there is no such account.
     """
-    row = tables.Account
-    if used is not None and not _exists(db, row, row.name == name):
-        return False
-    current = account(db, name)
-    guard = [row.name == name]
-    if used is None:
-        reason = BY_OPERATOR + reason
-    else:
-        guard += [row.credential_version == used, not_by_operator(row)]
-        until = later(current.paused_until, until) if current.is_paused(act.at) else until
-    written = row.update(pause_reason=reason, paused_until=until).where(*guard).execute(db)
-    # Ten connections that meet the same fault are one event.
-    if written and (used is None or not current.is_paused(act.at)):
-        journal(db, act, "account pause", f"account={name}", detail=reason)
-    return bool(written)
+    account(db, name)
+    values = {"pause_reason": BY_OPERATOR + reason, "paused_until": until}
+    tables.Account.update(values).where(tables.Account.name == name).execute(db)
+    journal(db, act, "account pause", f"account={name}", detail=BY_OPERATOR + reason)
 
 
 def resume_account(db: Database, name: str, act: Act) -> None:
-    """Lift every pause of the account, and try its relay again at once."""
+    """Lift every pause of the account, forget its brake, and try its relay again at once."""
     current = account(db, name)
-    values = {"pause_reason": None, "paused_until": None}
-    tables.Account.update(values).where(tables.Account.name == name).execute(db)
-    _close_breaker(db, current.relay_host, current.relay_port)
+    tables.Account.update(RESUMED).where(tables.Account.name == name).execute(db)
+    close_breaker(db, current.relay_host, current.relay_port)
     journal(db, act, "account resume", f"account={name}", detail=current.pause_reason)
 
 
 # ---- the relay's breaker, shared by all accounts with the same host and port
 
 
-def trip_relay(db: Database, host: str, port: int, reason: str, act: Act) -> datetime | None:
-    """The relay could not be reached. Returns until when it is now left alone, None while it is not yet.
+def trip_relay(
+    db: Database, host: str, port: int, reason: str, act: Act, *, at_least: timedelta = timedelta(0)
+) -> datetime | None:
+    """The relay could not be reached. Returns until when it is now left alone, None while it is not yet. `at_least`:
+    for how long the relay has asked us to.
 
     A failure of a connection that was under way when the breaker opened does not count: with ten connections, one
     outage would otherwise look like ten.
     """
     row = tables.Account
-    relay = (row.relay_host == host) & (row.relay_port == port)
+    relay = at_relay(host, port)
     closed = row.breaker_until.is_null() | (row.breaker_until <= act.at)
     # The increment also takes the row locks, so that two runners count one after the other.
     if not row.update(breaker_failures=row.breaker_failures + 1).where(relay, closed).execute(db):
         return None
     counted = int(row.select(fn.MAX(row.breaker_failures)).where(relay).scalar(db))
     failures, until = tripped(counted - 1, act.at)
+    if until is not None:
+        until = max(until, act.at + at_least)
     values = {"breaker_failures": failures, "breaker_until": until, "breaker_reason": reason}
     row.update(values).where(relay).execute(db)
     if until is not None:
@@ -244,8 +235,8 @@ def trip_relay(db: Database, host: str, port: int, reason: str, act: Act) -> dat
 def relay_recovered(db: Database, host: str, port: int, act: Act) -> None:
     """The relay answered. Writes nothing when its breaker was at rest."""
     row = tables.Account
-    was_open = _exists(db, row, row.relay_host == host, row.relay_port == port, row.breaker_until.is_null(False))
-    if _close_breaker(db, host, port) and was_open:
+    was_open = _exists(db, row, at_relay(host, port), row.breaker_until.is_null(False))
+    if close_breaker(db, host, port) and was_open:
         journal(db, act, "relay recover", f"relay={host}:{port}")
 
 
@@ -258,6 +249,17 @@ def first_line(error: Exception) -> str:
     """
     return str(error).partition("\n")[0]
 
+
+UNPAUSED: dict[str, Any] = {
+    "pause_reason": None,
+    "paused_until": None,
+    "probes": 0,
+    "probe_until": None,
+    "brake": None,
+}
+"""Of an account or a sender whose fault is gone. What a brake has failed stays written there, to be retried."""
+
+RESUMED = {**UNPAUSED, "brake_messages": None}
 
 _PAUSE_TEXTS = ("pause_reason", "brake", "brake_messages")
 _ACCOUNT_TEXTS = ("username", "key_id", "ca_file", "tls_pins", "breaker_reason", *_PAUSE_TEXTS)
@@ -295,8 +297,14 @@ def not_by_operator(table: type[tables.Account] | type[tables.Sender]) -> Any:
     return table.pause_reason.is_null() | ~table.pause_reason.startswith(BY_OPERATOR)
 
 
-def _close_breaker(db: Database, host: str, port: int) -> int:
+def at_relay(host: str, port: int) -> Expression:
+    """The condition that an account is at this relay."""
+    condition: Expression = (tables.Account.relay_host == host) & (tables.Account.relay_port == port)
+    return condition
+
+
+def close_breaker(db: Database, host: str, port: int) -> int:
+    """How many accounts' rows said that it had counted anything."""
     row = tables.Account
     values = {"breaker_failures": 0, "breaker_until": None, "breaker_reason": None}
-    relay = (row.relay_host == host, row.relay_port == port, row.breaker_failures > 0)
-    return int(row.update(values).where(*relay).execute(db))
+    return int(row.update(values).where(at_relay(host, port), row.breaker_failures > 0).execute(db))
