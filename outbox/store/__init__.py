@@ -4,6 +4,7 @@
                    statements.py) and the records of rows.py
     runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
     faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
+    events.py      what the application hears of; telling.py, how the verbs write it; leases.py, who passes it on
     operate.py     what operators do (changes.py), to which messages (filters.py)
     audit.py       what operators ask; statistics.py, health.py
     database.py    opens a database by its URL (opened.py: for a command); migrate.py applies schema/
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import peewee
 
     from outbox.clock import Clock
+    from outbox.store.events import Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Store(Protocol):
     db: peewee.Database
     who: str
     """Who the journal says has paused an account."""
+    recording: Recording
+    """Which events are written with settlements, and who is to hear of them."""
 
     def open(self) -> None:
         """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be."""

@@ -19,7 +19,8 @@ from outbox.core.lifecycle import State
 from outbox.core.message import recipients_of
 from outbox.core.settlement import SETTLED_FATES, Fate
 from outbox.errors import InvalidMessage
-from outbox.store import accounts, audit
+from outbox.store import accounts, audit, events
+from outbox.store.events import Kind, Recording
 from outbox.store.filters import among, moment, written
 from outbox.store.tables import Delivery, Recipient
 
@@ -97,7 +98,7 @@ def reschedule(due_at: datetime, db: Database, rows: Sequence[Row], now: datetim
     return {row.message_id: f"is {row.state}, {_due(due_at, now)}" for row in rows}
 
 
-def accept_doubts(reply: str, db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
+def accept_doubts(reply: str, recording: Recording, db: Database, rows: Sequence[Row], now: datetime) -> dict[int, str]:
     columns = (Recipient.message_id, Recipient.position, Recipient.address, Recipient.kind, Recipient.fate)
     tried: dict[int, list[tuple[int, str, str, str]]] = {row.message_id: [] for row in rows}
     for message_id, *recipient in audit.latest_fates(_ids(rows), *columns).tuples().execute(db):
@@ -106,6 +107,9 @@ def accept_doubts(reply: str, db: Database, rows: Sequence[Row], now: datetime) 
     for state in set(ends.values()):
         ending = [row for row in rows if ends[row.message_id] is state]
         _update(db, ending, claim_no=Delivery.claim_no + 1, **_ended(state, reply, now))
+        if state in _END_KINDS:
+            told = [(row.message_id, row.claim_no + 1) for row in ending]
+            events.record(db, recording, _END_KINDS[state], now, messages=told, words=(None, None, reply))
     accepted = [
         (row.message_id, position, row.claim_no + 1, address, kind, str(Fate.ACCEPTED), now, reply)
         for row in rows
@@ -122,6 +126,9 @@ _END_WORDS = {
     State.FAILED: "is failed: other recipients were refused",
     State.QUEUED: "is queued, due now, for the recipients that nobody has tried yet",
 }
+
+
+_END_KINDS = {State.SENT: Kind.ACCEPTED, State.FAILED: Kind.BOUNCED}
 
 
 def _end(db: Database, row: Row, tried: Sequence[tuple[int, str, str, str]]) -> State:

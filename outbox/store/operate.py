@@ -32,6 +32,7 @@ from outbox.core.settlement import DOUBT_HELD, Fate
 from outbox.errors import DatabaseError
 from outbox.store import audit, changes
 from outbox.store.changes import Row
+from outbox.store.events import EVERYTHING, Recording
 from outbox.store.filters import Filter, among, written
 from outbox.store.tables import Delivery, Journal, Outbox, Recipient
 
@@ -78,15 +79,18 @@ def cancel(db: Database, which: Filter | Iterable[int], *, who: str) -> list[Ans
     return _act(db, _Action(Verb.CANCEL, "cancelled", changes.cancel), which, who)
 
 
-def resolve(db: Database, which: Filter | Iterable[int], *, sent: bool, who: str) -> list[Answer]:
+def resolve(
+    db: Database, which: Filter | Iterable[int], *, sent: bool, who: str, recording: Recording = EVERYTHING
+) -> list[Answer]:
     """Say what became of messages that are held in doubt.
 
     sent: the relay has them. Recipients in doubt become accepted, by rows at the next claim number; then the message is
     sent, or failed where others were refused, or queued where others have not been tried yet.
+    That is an event, as `recording` says.
     not sent: it goes out again, now. If the relay had it after all, this is the second copy that `doubts` announced.
     """
     if sent:
-        change = partial(changes.accept_doubts, f"resolved by {who}")
+        change = partial(changes.accept_doubts, f"resolved by {who}", recording)
         return _act(db, _Action(Verb.RESOLVE_SENT, "resolved", change, _judge_doubt), which, who)
     return _act(db, _Action(Verb.RESOLVE_RESEND, "resolved", changes.resend, _judge_doubt), which, who)
 

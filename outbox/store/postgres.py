@@ -16,6 +16,7 @@ import psycopg
 from outbox.core.settlement import Claim
 from outbox.store import Lane, Mark, Pick
 from outbox.store.database import connect
+from outbox.store.events import ANNOUNCE
 from outbox.store.listener import advisory_key, translated
 from outbox.store.queue import SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, moment
@@ -114,6 +115,9 @@ class PostgresStore(SqlStore):
 
     def changes(self) -> int | None:
         return None
+
+    def _announce(self) -> None:
+        self._cursor().execute(ANNOUNCE)
 
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
         if not rows:

@@ -145,7 +145,7 @@ class SqlStore(Reclaiming, ABC):
         at = moment(now)
         for each in settlements:
             if each.pause is not None:
-                faults.record(self.db, each, Act(self.who, now))
+                faults.record(self.db, each, Act(self.who, now, self.recording))
         learnt = [each.reply is not None for each in settlements]
         tried = self._matched(_SETTLE, [settle_row(each, at) for each in settlements if each.reply is not None])
         untried = [
@@ -160,6 +160,7 @@ class SqlStore(Reclaiming, ABC):
         self._many(
             RECORD_RECIPIENT, [recipient_row(s.message_id, s.claim_no, fate, at) for s in written for fate in s.fates]
         )
+        self._tell_settled(written, now)
         pairs = zip(settlements, matched, strict=True)
         return [Settled.WRITTEN if ok else self._settle_late(each, now) for each, ok in pairs]
 
@@ -183,6 +184,8 @@ class SqlStore(Reclaiming, ABC):
             fates = settlement.fates if final else accepted
             for (claim_no,) in moved:
                 self._many(RECORD_RECIPIENT, [recipient_row(key[0], claim_no, each, at) for each in fates])
+                if final:
+                    self._tell_settled([replace(settlement, claim_no=claim_no)], now)
         return Settled.LATE
 
     def _record_marked(self, marks: Iterable[Mark], now: datetime) -> None:

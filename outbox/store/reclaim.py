@@ -9,8 +9,10 @@ from outbox.core.message import recipients_of
 from outbox.core.settlement import DOUBT_HELD, Fate, Result
 from outbox.errors import InvalidMessage
 from outbox.store import Reclaimed
+from outbox.store.events import Kind
 from outbox.store.rows import as_message, moment, parse_moment
-from outbox.store.statements import RECORD_RECIPIENT, Statements
+from outbox.store.statements import RECORD_RECIPIENT
+from outbox.store.telling import Telling
 
 # Read-then-write was refuted by a model checker; one conditional UPDATE was not (DESIGN §3.7).
 _RECLAIM = """
@@ -39,7 +41,7 @@ _EXPIRE = """
 UPDATE outbox_delivery SET state = 'expired', final_at = ?
 WHERE message_id IN (SELECT message_id FROM outbox_delivery
   WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ? {skip})
-AND state = 'queued' AND expires_at <= ? RETURNING message_id"""
+AND state = 'queued' AND expires_at <= ? RETURNING message_id, claim_no, last_code, last_status, last_reply"""
 
 _EXPIRABLE = """
 SELECT 1 FROM outbox_delivery WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at <= ? LIMIT 1"""
@@ -61,7 +63,7 @@ RECLAIM_BATCH = 200
 EXPIRE_BATCH = 200
 
 
-class Reclaiming(Statements):
+class Reclaiming(Telling):
     """The verbs of upkeep. `reclaim` and `expire` take a batch at a time."""
 
     def __init__(self, url: str) -> None:
@@ -92,6 +94,8 @@ class Reclaiming(Statements):
         for message_id, claim_no, dot_at, through, _ in rows:
             if dot_at is not None:
                 self._record_doubt(message_id, claim_no, through, at)
+        doubts = [(row[0], row[1], (None, None, _DIED)) for row in rows if row[2] is not None]
+        self._tell(Kind.DOUBT, doubts, at)
         return [Reclaimed(row[0], row[1], row[2] is not None, row[4] == State.HELD) for row in rows]
 
     def _record_doubt(self, message_id: int, claim_no: int, through: int | None, at: str | None) -> None:
@@ -113,7 +117,11 @@ class Reclaiming(Statements):
     def expire(self, now: datetime) -> int:
         """End what waits past its `expires_at`; at most EXPIRE_BATCH at a time. How many."""
         at = moment(now)
-        return len(self._all(_EXPIRE.format(skip=self.skip_locked_of("outbox_delivery")), (at, at, EXPIRE_BATCH, at)))
+        sql = _EXPIRE.format(skip=self.skip_locked_of("outbox_delivery"))
+        ended = self._all(sql, (at, at, EXPIRE_BATCH, at))
+        told = [(message_id, claim_no, (*words,)) for message_id, claim_no, *words in sorted(ended)]
+        self._tell(Kind.EXPIRED, told, at)
+        return len(ended)
 
     def expirable(self, now: datetime) -> bool:
         """The read probe for `expire`: an UPDATE of no rows would take the write lock."""
