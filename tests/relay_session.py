@@ -129,12 +129,21 @@ class Session:
     def _secure(self) -> None:
         assert self.relay.context is not None
         self._answer("tls", b"")
-        try:
-            self.socket = self.relay.context.wrap_socket(self.socket, server_side=True)
-        except OSError as error:  # ssl.SSLError is one
-            self.tls_error = str(error)
-            raise Gone from error
+        with self.socket.dup() as beside:
+            try:
+                self.socket = self.relay.context.wrap_socket(self.socket, server_side=True)
+            except OSError as error:  # ssl.SSLError is one
+                self.tls_error = str(error)
+                self.drain(beside)
+                raise Gone from error
         self.tls = True
+
+    def drain(self, connected: socket.socket) -> None:
+        """Whatever still comes, in clear, until the client closes."""
+        connected.settimeout(5)
+        with contextlib.suppress(OSError):
+            while chunk := connected.recv(65536):
+                self.clear += chunk
 
     def _answer(self, stage: str, honest: str | bytes, line: str = "", address: str = "") -> str:
         """What the script says for this stage, or else the honest reply. Returns the reply sent."""

@@ -100,11 +100,12 @@ def session(
     size: int | None = None,
     eight_bit: bool = False,
     smtputf8: bool = False,
+    dsn: bool = False,
     reused: bool = False,
 ) -> Session:
     """An open session, as far as a transaction can tell."""
     opened = Session(Relay("relay.example", 25, "none", helo="client.example"), loopback=True)
-    opened.features = Features(pipelining=pipelining, size=size, eight_bit=eight_bit, smtputf8=smtputf8)
+    opened.features = Features(pipelining=pipelining, size=size, eight_bit=eight_bit, smtputf8=smtputf8, dsn=dsn)
     opened.transactions = int(reused)
     return opened
 
