@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from outbox.clock import Clock
 from outbox.core.account import Account
@@ -31,6 +31,7 @@ from outbox.oauth.setup import Setup
 from outbox.store import Store
 from outbox.store import oauth as stored
 from outbox.store.oauth import OAuth, Sealed
+from outbox.store.opened import Database
 from outbox.vault import Binding, Kind, Vault
 
 log = logging.getLogger("outbox.oauth")
@@ -55,6 +56,24 @@ class Statements(Protocol):
     def read(self, verb: Callable[[Store], T]) -> Awaitable[T]: ...
 
     def upkeep(self, verb: Callable[[Store, datetime], T]) -> Awaitable[T]: ...
+
+
+class Direct:
+    """The same on a connection of one's own, each write in a transaction."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self.db = db
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    async def read(self, verb: Callable[[Store], T]) -> T:
+        return verb(cast("Store", self))  # as much of a store as these verbs ask for: its connection
+
+    async def upkeep(self, verb: Callable[[Store, datetime], T]) -> T:
+        with self.db.atomic():
+            return verb(cast("Store", self), self.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +194,7 @@ class Tokens:
         try:
             setup = self._setup(account, row)
             granted = await obtain(setup)
+            now = self.clerk.now()
             kept = await self._store(account, row, setup, granted)
         except OAuthError as error:
             rest_until = None if error.permanent and known is None else self.clerk.now() + REST
@@ -185,8 +205,12 @@ class Tokens:
         finally:
             if not kept:
                 await self.clerk.upkeep(partial(_release, account.name, self.who, row.version, rest_until))
+        if not kept:
+            return None
         self._refused.pop(account.name, None)  # whatever was got, it deserves a trial
-        return granted.access_token if kept else None
+        ends = (now + granted.life * stored.REFRESH_AT, now + granted.life)
+        self._known[account.name] = _Known(granted.access_token, account.credential_version, *ends)
+        return granted.access_token
 
     async def _store(self, account: Account, row: OAuth, setup: Setup, granted: Granted) -> bool:
         vault, binding = self.open_vault(), Binding.of(account)
