@@ -1,7 +1,8 @@
 """Accounts (a relay and a login), senders (addresses registered to an account), and when either may not send.
 
     a lane (bare address) ──Registry.resolve──► Route: exact address, else *@domain, else nothing
-                                                  └─ blocked(now): paused sender, domain, account; resting relay
+                                                  ├─ blocked(now): paused sender, domain, account; resting relay
+                                                  └─ half_open(now): their pause is over, and one message may try them
 
 An address that does not resolve is not ours to send from: its mail fails, so this is never an open relay.
 """
@@ -17,12 +18,17 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from outbox.core.address import ascii_domain, lane, wildcard
+from outbox.core.outcome import Scope
+from outbox.core.pause import Probe, Subject
 
 BY_OPERATOR = "operator: "
 """How the reason of a pause begins that a person asked for. No runner lifts, shortens or replaces such a pause."""
 
 _RELAY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\s\[\]]+))(?::([0-9]{1,5}))?")
 _LOCAL_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?", re.ASCII)
+
+PROBING = "probing, one message at a time"
+"""What is said of the half-open."""
 
 BREAKER_THRESHOLD = 5
 BREAKER_FIRST = timedelta(seconds=30)
@@ -63,6 +69,8 @@ class Account:
     max_connections   at the same time, by one runner
     max_messages      over one connection
     paused            `pause_reason` is not empty; `paused_until` None: until somebody resumes it
+    probes            how many pauses by runners there were in a row; somebody probes until `probe_until`
+    brake             the refusal that has braked it; `brake_messages`: the ids of those it had failed before that
     breaker_…         consecutive failures to reach the relay, and until when it is left alone
     """
 
@@ -100,12 +108,34 @@ class Account:
     def is_paused(self, now: datetime) -> bool:
         return _paused(self.pause_reason, self.paused_until, now)
 
+    def is_closed(self, now: datetime) -> bool:
+        """Nothing of this account may be sent now, not even to try it."""
+        return self.is_paused(now) or (self.breaker_until is not None and now < self.breaker_until)
+
+    def half_open(self, now: datetime) -> tuple[Subject, ...]:
+        """What of it one message at a time may try now: its relay, itself."""
+        if self.breaker_until is None and not self.pause_reason:
+            return ()
+        relay = self.breaker_failures >= BREAKER_THRESHOLD and _over(self.breaker_until, now)
+        account = _half_open(self.pause_reason, self.paused_until, now)
+        of_relay = (Subject(Scope.RELAY, self.relay_host, self.relay_port),) if relay else ()
+        return (*of_relay, Subject(Scope.ACCOUNT, self.name)) if account else of_relay
+
+    @property
+    def failed_by_brake(self) -> tuple[int, ...]:
+        """The messages that failed before the brake."""
+        return _ids(self.brake_messages)
+
     def blocked(self, now: datetime) -> str:
-        """Why nothing of this account may be sent now, in words; empty if it may."""
+        """Why the mail of this account waits now, in words; empty if it does not."""
         if self.is_paused(now):
             return f"account {self.name} is {_pause(self.pause_reason, self.paused_until)}"
         if self.breaker_until is not None and now < self.breaker_until:
             return f"relay {self.relay} is left alone{_until(self.breaker_until)}: {self.breaker_reason}"
+        for each in self.half_open(now):
+            if each.scope is Scope.RELAY:
+                return f"relay {self.relay} is {PROBING}: {self.breaker_reason}"
+            return f"account {self.name} is {PROBING}: {self.pause_reason}"
         return ""
 
 
@@ -128,10 +158,22 @@ class Sender:
     def is_paused(self, now: datetime) -> bool:
         return _paused(self.pause_reason, self.paused_until, now)
 
+    def half_open(self, now: datetime) -> tuple[Subject, ...]:
+        """Itself, where one message at a time may try it now."""
+        over = _half_open(self.pause_reason, self.paused_until, now)
+        return (Subject(Scope.SENDER, self.address),) if over else ()
+
+    @property
+    def failed_by_brake(self) -> tuple[int, ...]:
+        """The messages that failed before the brake."""
+        return _ids(self.brake_messages)
+
     def blocked(self, now: datetime) -> str:
-        """Why nothing from this address may be sent now, in words; empty if it may."""
+        """Why the mail from this address waits now, in words; empty if it does not."""
         if self.is_paused(now):
             return f"sender {self.address} is {_pause(self.pause_reason, self.paused_until)}"
+        if self.half_open(now):
+            return f"sender {self.address} is {PROBING}: {self.pause_reason}"
         return ""
 
 
@@ -146,9 +188,36 @@ class Route:
     domain: Sender | None = None
 
     def blocked(self, now: datetime) -> str:
-        """Why this lane may not send now: sender, domain and account paused, relay left alone; empty if it may."""
+        """Why this lane's mail waits now, in words: sender, domain and account paused or probing, relay left alone."""
         of_domain = self.domain.blocked(now) if self.domain is not None else ""
         return self.sender.blocked(now) or of_domain or self.account.blocked(now)
+
+    def is_closed(self, now: datetime) -> bool:
+        """Nothing of this lane may be sent now, not even to try."""
+        of_domain = self.domain is not None and self.domain.is_paused(now)
+        return of_domain or self.sender.is_paused(now) or self.account.is_closed(now)
+
+    def half_open(self, now: datetime) -> tuple[Subject, ...]:
+        """What a message of this lane would try now; empty where nothing is in doubt. The relay comes first."""
+        of_domain = self.domain.half_open(now) if self.domain is not None else ()
+        return self.account.half_open(now) + self.sender.half_open(now) + of_domain
+
+    def is_probed(self, now: datetime) -> bool:
+        """Somebody is trying it now."""
+        rows = (self.account, self.sender, self.domain)
+        return any(each is not None and each.probe_until is not None and now < each.probe_until for each in rows)
+
+    def admits(self, probe: Probe | None, now: datetime) -> bool:
+        """Whether a message may go now that was claimed as this probe, or as none."""
+        if self.is_closed(now):
+            return False
+        subjects = self.half_open(now)
+        return not subjects or (probe is not None and probe.covers(subjects))
+
+    @property
+    def brakes(self) -> tuple[str, str]:
+        """The refusals that have braked the account and the sender; empty where none has."""
+        return self.account.brake, self.sender.brake or (self.domain.brake if self.domain is not None else "")
 
 
 class Registry:
@@ -162,6 +231,9 @@ class Registry:
         self.accounts = {account.name: account for account in accounts}
         self.senders = {sender.address: sender for sender in senders}
         self._routes: dict[str, Route | None] = {}
+
+    def same_as(self, other: Registry) -> bool:
+        return self.accounts == other.accounts and self.senders == other.senders
 
     def resolve(self, email: str) -> Route | None:
         """The route of an address: registered exactly, or through ``*@domain``; None when it is not registered."""
@@ -242,6 +314,19 @@ def may_log_in(tls: Tls, host: str) -> bool:
 
 def _paused(reason: str, until: datetime | None, now: datetime) -> bool:
     return bool(reason) and (until is None or now < until)
+
+
+def _over(until: datetime | None, now: datetime) -> bool:
+    return until is not None and until <= now
+
+
+def _half_open(reason: str, until: datetime | None, now: datetime) -> bool:
+    """A runner's pause that is over; a person's is then no more."""
+    return bool(reason) and _over(until, now) and not reason.startswith(BY_OPERATOR)
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
 
 
 def _pause(reason: str, until: datetime | None) -> str:

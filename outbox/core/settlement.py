@@ -7,33 +7,24 @@ Only `decide` decides. It is told what the relay did (reports), never asks, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
 from outbox.core.backoff import wait
-from outbox.core.judge import classify
+from outbox.core.brake import Streaks, signature_of
+from outbox.core.fate import SETTLED_FATES as SETTLED_FATES
+from outbox.core.fate import Fate as Fate
+from outbox.core.fate import RecipientFate as RecipientFate
+from outbox.core.fate import Trial as Trial
+from outbox.core.fate import fates_of as fates_of
 from outbox.core.lifecycle import State
-from outbox.core.message import Recipient
-from outbox.core.outcome import Outcome, Report, Scope, Stage, Verdict
+from outbox.core.outcome import Outcome, Scope, Stage
+from outbox.core.pause import Pause as Pause
+from outbox.core.pause import Probe, Probed, pause_for, probed
+from outbox.core.policy import Policy as Policy
 from outbox.core.reply import Reply
-from outbox.core.rules import Rules
-
-
-class Fate(StrEnum):
-    """What has become of one recipient. No row yet means PENDING."""
-
-    PENDING = "pending"
-    ACCEPTED = "accepted"
-    DEFERRED = "deferred"
-    BOUNCED = "bounced"
-    DOUBT = "doubt"
-
-
-SETTLED_FATES = frozenset({Fate.ACCEPTED, Fate.BOUNCED})
-"""Recipients that are not tried again: one was delivered, the other refused for good."""
 
 
 class Result(StrEnum):
@@ -49,23 +40,9 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The knobs of the delivery policy, with their defaults."""
-
-    floor: timedelta = timedelta(minutes=1)
-    ceiling: timedelta = timedelta(hours=4)
-    max_age: timedelta = timedelta(days=2)
-    max_doubts: int = 3
-    doubt_delay: timedelta = timedelta(minutes=15)
-    auth_pause: timedelta = timedelta(hours=1)
-    throttle_pause: timedelta = timedelta(minutes=15)
-    sender_pause: timedelta = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """A message that a runner holds: the narrow row of `outbox_delivery` as the claim returned it. `claim_no` is
-    the fence.
+    the fence. `probe`: what this message tries for all the others, where something is half-open.
     """
 
     message_id: int
@@ -78,40 +55,17 @@ class Claim:
     on_doubt: str = "retry"
     expires_at: datetime | None = None
     first_attempt_at: datetime | None = None
+    probe: Probe | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One SMTP transaction of an attempt: whom it was for, and what happened."""
-
-    recipients: tuple[Recipient, ...]
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientFate:
-    recipient: Recipient
-    fate: Fate
-    reply: Reply | None
-    outcome: Outcome
-    stage: Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A fault that reaches beyond the message. SENDER and ACCOUNT are paused until `until`; a RELAY fault counts
-    in its breaker.
-    """
-
-    scope: Scope
-    reason: str
-    until: datetime | None = None
+    def is_late(self, now: datetime) -> bool:
+        """Its time is over: it must not reach anybody any more."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What is written, fenced by `claim_no`, in one transaction: the delivery, its attempt, its recipients, and a
-    pause.
+    """What is written, fenced by `claim_no`, in one transaction: the delivery, its attempt, its recipients, a pause,
+    and what a probe has shown.
 
     `fates` holds only what an earlier dot mark of the same attempt has not already committed.
     """
@@ -136,37 +90,7 @@ class Settlement:
     credential_version: int = 0
     dot_at: datetime | None = None
     rule: int = 0
-
-
-def fates_of(trial: Trial, rules: Rules = ()) -> tuple[RecipientFate, ...]:
-    """The fate of every recipient of one transaction. A refused RCPT keeps its own reply; the others share the end
-    of the transaction.
-    """
-    report = trial.report
-    end = classify(report.stage, report.reply, dotted=report.dotted, rules=rules)
-    if end.verdict is Verdict.ACCEPT and not report.dotted:
-        end = Outcome(Verdict.DEFER, Scope.MESSAGE)  # `sent` is a 2xx to the dot, and nothing else
-    shared = report.reply if report.reply is not None else Reply(0, "", report.fault)
-    answers: tuple[Reply | None, ...] = report.recipients or (None,) * len(trial.recipients)
-    fates = []
-    for recipient, answer in zip(trial.recipients, answers, strict=True):
-        if answer is not None and not answer.positive:
-            outcome, reply, stage = classify(Stage.RCPT, answer, rules=rules), answer, Stage.RCPT
-        else:
-            outcome, reply, stage = end, shared, report.stage
-        fates.append(RecipientFate(recipient, _fate(outcome), reply, outcome, stage))
-    return tuple(fates)
-
-
-def _fate(outcome: Outcome) -> Fate:
-    if outcome.verdict is Verdict.ACCEPT:
-        return Fate.ACCEPTED
-    if outcome.verdict is Verdict.DOUBT:
-        return Fate.DOUBT
-    # A fault beyond the message never bounces it, however permanent it sounds.
-    if outcome.verdict is Verdict.BOUNCE and outcome.scope in (Scope.MESSAGE, Scope.RECIPIENT):
-        return Fate.BOUNCED
-    return Fate.DEFERRED
+    probed: Probed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +123,8 @@ class Attempt:
         return self.bounced_before + sum(each.fate is Fate.BOUNCED for each in self.fates)
 
 
+NO_STREAKS = Streaks()
+
 _WORST = (Fate.DOUBT, Fate.DEFERRED, Fate.BOUNCED, Fate.ACCEPTED, Fate.PENDING)
 
 _RESULT = {
@@ -209,35 +135,60 @@ _RESULT = {
 }
 
 
-def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float) -> Settlement:
-    """The whole delivery policy. `jitter` is uniform in −1…1; `now` is aware.
+def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, streaks: Streaks = NO_STREAKS) -> Settlement:
+    """The whole delivery policy. `jitter` is uniform in −1…1; `now` is aware; `streaks` are those before this attempt.
 
+    - one more that is refused like those before it: back to the queue, uncounted, and a pause (`outbox.core.brake`)
     - nobody left to try: sent, or failed when somebody was refused
     - a doubt: try again after `doubt_delay`, or hold, as `on_doubt` and `max_doubts` say
     - a fault of the account, the sender or the relay: back to the queue, uncounted, and a pause
     - otherwise the message waits for its age, and expires when it is older than `max_age`
+
+    Whatever would go back to the queue after its `expires_at` expires.
     """
-    pause = _pause(attempt.fates, policy, now)
-    settled = partial(_settle, attempt, pause=pause)
+    brake = _brake(attempt, policy, streaks)
+    if brake is not None:
+        attempt = replace(attempt, fates=tuple(replace(each, fate=Fate.DEFERRED) for each in attempt.fates))
+    pause = brake or pause_for(attempt.fates, policy)
+    settled = partial(_settle, attempt, now=now, pause=pause, streaks=streaks)
     if attempt.left == 0:
         return settled(State.FAILED if attempt.bounced else State.SENT)
     if any(each.fate is Fate.DOUBT for each in attempt.fates):
         if holds(attempt.claim.on_doubt, attempt.claim.doubts, policy.max_doubts):
             return settled(State.HELD, doubted=True, hold_reason=DOUBT_HELD)
         return settled(State.QUEUED, doubted=True, due_at=now + policy.doubt_delay)
+    age = now - (attempt.claim.first_attempt_at or now)
     if pause is not None:
-        # The pause keeps the message back; a relay that has not tripped its breaker yet does not, so the message
-        # waits a little.
-        later = now + wait(timedelta(0), policy.floor, policy.ceiling, jitter) if pause.scope is Scope.RELAY else None
-        return settled(State.QUEUED, result=Result.PAUSED, due_at=later)
+        # The pause keeps the message back. A relay that has not tripped its breaker yet does not, so the message waits
+        # a little; and a braked one lets the others go first, so that the next probe is another message.
+        later = age if brake else timedelta(0) if pause.scope is Scope.RELAY else None
+        due = None if later is None else now + max(pause.at_least, wait(later, policy.floor, policy.ceiling, jitter))
+        return settled(State.QUEUED, result=Result.PAUSED, due_at=due)
     if all(each.fate in SETTLED_FATES for each in attempt.fates):
         # A stop came between two parts: nobody who was tried is left, and the others were not.
         return settled(State.QUEUED)
-    age = now - (attempt.claim.first_attempt_at or now)
     if age >= policy.max_age:
         return settled(State.EXPIRED, failures=attempt.claim.failures + 1)
-    due = now + wait(age, policy.floor, policy.ceiling, jitter)
+    asked = max(_asked(each.outcome, policy) for each in attempt.fates if each.fate is Fate.DEFERRED)
+    due = now + max(asked, wait(age, policy.floor, policy.ceiling, jitter))
     return settled(State.QUEUED, failures=attempt.claim.failures + 1, due_at=due)
+
+
+def _asked(outcome: Outcome, policy: Policy) -> timedelta:
+    """For how long to leave it alone: what the relay asks for, within our longest wait; what an operator's rule says.
+    """
+    return outcome.delay if outcome.rule else min(outcome.delay, policy.ceiling)
+
+
+def _brake(attempt: Attempt, policy: Policy, streaks: Streaks) -> Pause | None:
+    """The pause of what this refusal does not fail the message for; None where it does, or it is none."""
+    signature = signature_of(attempt.fates)
+    found = streaks.brakes(attempt.claim.message_id, signature, policy.brake_after)
+    if found is None or attempt.committed:
+        return None
+    scope, streak = found
+    reason = f"brake: refused like the messages before it: {attempt.fates[0].stage}: {attempt.fates[0].reply}"
+    return Pause(scope, reason, policy.brake_pauses, attempt.fates[0].outcome.delay, signature, streak.failed)
 
 
 DOUBT_HELD = "the relay may have accepted it; say which with `outbox resolve ID --sent` or `--resend`"
@@ -252,48 +203,35 @@ def _settle(
     attempt: Attempt,
     state: State,
     *,
+    now: datetime,
     pause: Pause | None,
+    streaks: Streaks,
     result: Result | None = None,
     due_at: datetime | None = None,
     failures: int | None = None,
     doubted: bool = False,
     hold_reason: str = "",
 ) -> Settlement:
-    deciding = attempt.deciding
+    deciding, claim = attempt.deciding, attempt.claim
+    if state is State.QUEUED and claim.is_late(now) and not doubted:
+        state, due_at = State.EXPIRED, None
     return Settlement(
-        message_id=attempt.claim.message_id,
-        claim_no=attempt.claim.claim_no,
+        message_id=claim.message_id,
+        claim_no=claim.claim_no,
         state=state,
         result=result or _RESULT[deciding.fate],
         due_at=due_at,
-        failures=attempt.claim.failures if failures is None else failures,
+        failures=claim.failures if failures is None else failures,
         doubted=doubted,
         hold_reason=hold_reason,
         stage=deciding.stage,
         reply=deciding.reply,
         fates=attempt.fates[attempt.committed :],
         pause=pause,
-        sender=attempt.claim.sender,
+        sender=claim.sender,
         rule=deciding.outcome.rule,
+        probed=probed(claim.probe, attempt.fates, pause, streaks),
     )
-
-
-def _pause(fates: Sequence[RecipientFate], policy: Policy, now: datetime) -> Pause | None:
-    """The widest fault among the fates, as a pause; None when all of them are the message's own."""
-    for scope in (Scope.RELAY, Scope.ACCOUNT, Scope.SENDER):
-        for each in fates:
-            if each.outcome.scope is scope and each.outcome.verdict is not Verdict.ACCEPT:
-                reason = f"{each.stage}: {each.reply}"
-                return Pause(scope, reason, _until(each.outcome, policy, now))
-    return None
-
-
-def _until(outcome: Outcome, policy: Policy, now: datetime) -> datetime | None:
-    if outcome.scope is Scope.RELAY:
-        return None
-    if outcome.scope is Scope.SENDER:
-        return now + policy.sender_pause
-    return now + (policy.auth_pause if outcome.verdict is Verdict.BOUNCE else policy.throttle_pause)
 
 
 def refuse(claim: Claim, stage: Stage, status: str, reason: str) -> Settlement:
@@ -306,6 +244,7 @@ def refuse(claim: Claim, stage: Stage, status: str, reason: str) -> Settlement:
         failures=claim.failures,
         stage=stage,
         reply=Reply(0, status, reason),
+        probed=_untold(claim),
     )
 
 
@@ -319,6 +258,7 @@ def expire(claim: Claim) -> Settlement:
         state=State.EXPIRED,
         result=Result.RELINQUISHED,
         failures=claim.failures,
+        probed=_untold(claim),
     )
 
 
@@ -330,6 +270,7 @@ def nothing_left(claim: Claim, *, bounced: bool) -> Settlement:
         state=State.FAILED if bounced else State.SENT,
         result=Result.RELINQUISHED,
         failures=claim.failures,
+        probed=_untold(claim),
     )
 
 
@@ -341,4 +282,10 @@ def relinquish(claim: Claim) -> Settlement:
         state=State.QUEUED,
         result=Result.RELINQUISHED,
         failures=claim.failures,
+        probed=_untold(claim),
     )
+
+
+def _untold(claim: Claim) -> Probed | None:
+    """A probe that has told nothing: another message tries."""
+    return Probed(claim.probe) if claim.probe is not None else None

@@ -17,11 +17,11 @@ from dataclasses import replace
 from typing import cast
 
 from outbox.clock import Clock
-from outbox.core.account import Account, Route
-from outbox.core.judge import classify, is_too_many
+from outbox.core.account import Account, Registry, Route
+from outbox.core.judge import classify
 from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
-from outbox.core.outcome import Envelope, Report, Stage
+from outbox.core.outcome import Report, Stage
 from outbox.core.render import render
 from outbox.core.reply import Reply
 from outbox.core.settlement import (
@@ -35,27 +35,18 @@ from outbox.core.settlement import (
     Trial,
     decide,
     expire,
-    fates_of,
     nothing_left,
     refuse,
     relinquish,
 )
-from outbox.errors import InvalidMessage, VaultError
+from outbox.errors import InvalidMessage
+from outbox.runner.brakes import Brakes
 from outbox.runner.clerk import Clerk
-from outbox.runner.journey import (
-    Journey,
-    Letter,
-    at_fault,
-    log_journey,
-    refuses_message,
-    return_path_of,
-    stops,
-    unregistered,
-)
+from outbox.runner.conversation import Conversation, note
+from outbox.runner.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
 from outbox.runner.registrar import Registrar
-from outbox.smtp.connection import Connection
 from outbox.smtp.pool import Pool
-from outbox.store import Content, Mark, Settled
+from outbox.store import Content, Settled
 
 log = logging.getLogger("outbox.delivery")
 
@@ -79,10 +70,13 @@ class Delivery:
         self._registrar = registrar
         self._policy = policy
         self._clock = clock
-        self._chunk = recipients_per_transaction
+        self._conversation = Conversation(
+            clerk, pool, registrar, recipients_per_transaction=recipients_per_transaction, draining=draining
+        )
         self._draining = draining
+        self._brakes = Brakes()
+        registrar.on_change.append(self._see)
         self._places: dict[str, tuple[int, asyncio.Semaphore]] = {}
-        self._learnt: dict[str, int] = {}
         self._journeys: dict[asyncio.Task[None], Journey] = {}
         self.tally: Counter[State] = Counter()
         """How many messages went into which state."""
@@ -128,29 +122,47 @@ class Delivery:
         return len(self._journeys) - len(turning)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
-        if claim.expires_at is not None and claim.expires_at <= self._clerk.now():
+        if claim.is_late(self._clerk.now()):
             return expire(claim)
         route = await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
         async with self._place(route.account):
             route = self._open_route(claim)
+            if claim.is_late(self._clerk.now()):
+                return expire(claim)
             if self._draining() or route is None:
                 return relinquish(claim)
             account = route.account
             content = await self._clerk.content(claim, account.name)
             try:
                 settlement = await self._send(claim, content, route, journey)
-                if settlement.pause is not None:
-                    # Before the place is free, or the next message would run into the same fault: with a password
-                    # that has become wrong, one more refused login, and accounts are locked for these.
-                    log.warning("%s is at fault: %s", at_fault(settlement, account), settlement.pause.reason)
-                    with self._registrar.pausing(account.name):
-                        await self._settle(settlement, journey)
-                        await self._registrar.refresh(force=True)
+                await self._tell_others(settlement, account, journey)
                 return settlement
             finally:
                 self._clerk.release(account.name, content.size)
+
+    async def _tell_others(self, settlement: Settlement, account: Account, journey: Journey) -> None:
+        """A pause, or what a probe has shown, is settled before the place is free, or the next message would run into
+        the same fault: with a password that has become wrong, one more refused login, and accounts are locked for
+        these.
+        """
+        if settlement.pause is not None:
+            log.warning("%s is at fault: %s", at_fault(settlement, account), settlement.pause.reason)
+            with self._registrar.pausing(account.name):
+                await self._settle(settlement, journey)
+                await self._registrar.refresh(force=True)
+        elif settlement.probed is not None:
+            await self._settle(settlement, journey)
+            await self._registrar.refresh(force=True)
+
+    async def _see(self, before: Registry, now: Registry) -> None:
+        """Accounts and senders have changed: nothing of a paused account is kept open."""
+        self._brakes.see(before, now)
+        moment = self._clerk.now()
+        for name, account in now.accounts.items():
+            if account.is_paused(moment) and account != before.accounts.get(name):
+                await self._pool.drop(name)
 
     async def _route(self, sender: str, journey: Journey) -> Route | None:
         """Nobody is called unregistered by a registry that is older than the attempt."""
@@ -158,15 +170,19 @@ class Delivery:
         return route or (await self._registrar.newer_than(journey.began)).resolve(sender)
 
     def _open_route(self, claim: Claim) -> Route | None:
-        """The route as it is now: while the message waited for a place, it may have been paused, or repaired."""
+        """The route as it is now: while the message waited for a place, it may have been paused, or repaired, or be
+        open to probes only.
+        """
         route = self._registrar.registry.resolve(claim.sender)
-        return None if route is None or self._registrar.blocked(route, self._clerk.now()) else route
+        if route is None or not self._registrar.admits(route, claim.probe, self._clerk.now()):
+            return None
+        return route
 
     def _after_error(self, claim: Claim, journey: Journey, error: Exception) -> Settlement:
         """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""
         if journey.in_doubt:
             fault = f"internal error: {type(error).__name__}"
-            self._note(journey, Trial(journey.chunk, Report(Stage.DOT, fault=fault, dotted=True)))
+            note(journey, Trial(journey.chunk, Report(Stage.DOT, fault=fault, dotted=True)))
         return self._conclude(claim, journey) if journey.fates else self._internal_error(claim, error)
 
     def _internal_error(self, claim: Claim, error: Exception) -> Settlement:
@@ -190,7 +206,7 @@ class Delivery:
         if not letter.pending:
             return nothing_left(claim, bounced=letter.bounced_before > 0)
         journey.letter = letter
-        await self._converse(letter, journey)
+        await self._conversation.hold(letter, journey)
         return self._conclude(claim, journey)
 
     async def _stranger(self, message: Message, route: Route, journey: Journey) -> str:
@@ -220,7 +236,10 @@ class Delivery:
             return relinquish(claim)
         untried = len(letter.pending) - len(journey.fates)
         attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before)
-        settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter())
+        streaks = self._brakes.before(claim.sender, self._registrar.registry.resolve(claim.sender))
+        settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter(), streaks)
+        spared = settlement.pause is not None and bool(settlement.pause.brake)
+        self._brakes.after(claim.sender, letter.account.name, claim.message_id, attempt.fates, spared=spared)
         return self._complete(settlement, letter, journey)
 
     def _complete(self, settlement: Settlement, letter: Letter, journey: Journey) -> Settlement:
@@ -242,98 +261,3 @@ class Delivery:
             place = asyncio.Semaphore(account.max_connections)
             self._places[account.name] = account.max_connections, place
         return place
-
-    async def _converse(self, letter: Letter, journey: Journey) -> None:
-        """One transaction a chunk of recipients, until all were reached or something stops us. A claim that proves to
-        be lost ends it with what is known.
-        """
-        waiting = list(letter.pending)
-        connection: Connection | None = None
-        try:
-            while waiting and not (journey.fates and self._draining()):
-                if connection is None or not connection.usable:
-                    if connection is not None:
-                        await self._give(connection, letter)
-                        connection = None
-                    opened = await self._connect(letter)
-                    if isinstance(opened, Report):
-                        self._note(journey, Trial(tuple(waiting), opened))
-                        return
-                    connection = journey.connection = opened
-                chunk = tuple(waiting[: self._limit(letter.account, connection)])
-                report = await self._transact(connection, letter, chunk, journey)
-                if report.stale:
-                    continue  # it had died while it was idle, and nothing was tried: a new one takes the same chunk
-                if report.fenced:
-                    return
-                trial, waiting = self._sort_out(letter.account, Trial(chunk, report), waiting[len(chunk) :])
-                self._note(journey, trial)
-                if refuses_message(report):
-                    self._note(journey, Trial(tuple(waiting), replace(report, recipients=())))
-                if stops(report):
-                    return
-        finally:
-            if connection is not None:
-                await self._give(connection, letter)
-
-    async def _connect(self, letter: Letter) -> Connection | Report:
-        """A connection of the account's own. It is used again only by the account, and with the relay, login and
-        password, that it was opened with.
-        """
-        try:
-            relay = self._registrar.relay(letter.account)
-        except VaultError as error:
-            return Report(Stage.LOCAL, Reply(554, "5.7.8", str(error)))
-        return await self._pool.take((letter.account.name, relay), relay)
-
-    async def _give(self, connection: Connection, letter: Letter) -> None:
-        await self._pool.give((letter.account.name, connection.relay), connection)
-
-    async def _transact(
-        self, connection: Connection, letter: Letter, chunk: tuple[Recipient, ...], journey: Journey
-    ) -> Report:
-        journey.chunk = chunk
-
-        async def mark() -> bool:
-            through = None if len(chunk) == len(letter.pending) else chunk[-1].position
-            fates = tuple(journey.fates[journey.committed :])
-            claim = letter.claim
-            granted = await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))
-            if granted:
-                journey.committed = len(journey.fates)
-                journey.dot_at = self._clerk.now()
-                journey.in_doubt = True
-            return granted
-
-        envelope = Envelope(letter.return_path, tuple(each.address for each in chunk))
-        report = await connection.deliver(envelope, letter.rendered, mark)
-        journey.in_doubt = False
-        return report
-
-    def _note(self, journey: Journey, trial: Trial) -> None:
-        journey.last = trial.report
-        journey.fates.extend(fates_of(trial))
-
-    def _limit(self, account: Account, connection: Connection) -> int:
-        """How many recipients a transaction may have: our setting, what the relay announces (RFC 9422), and learnt."""
-        announced = connection.max_recipients or self._chunk
-        return min(self._chunk, announced, self._learnt.get(account.name, self._chunk))
-
-    def _sort_out(self, account: Account, trial: Trial, waiting: list[Recipient]) -> tuple[Trial, list[Recipient]]:
-        """Recipients that only were too many for this transaction go into the next one, and the number is learnt."""
-        answers = trial.report.recipients
-        if not any(answer is not None and answer.code in (452, 552) for answer in answers):
-            return trial, waiting
-        kept: list[tuple[Recipient, Reply | None]] = []
-        again: list[Recipient] = []
-        accepted = 0
-        for recipient, answer in zip(trial.recipients, answers, strict=True):
-            if answer is not None and is_too_many(answer, accepted_before=accepted):
-                again.append(recipient)
-                continue
-            accepted += answer is not None and answer.positive
-            kept.append((recipient, answer))
-        if again:
-            self._learnt[account.name] = max(1, min(accepted, self._learnt.get(account.name, accepted)))
-        report = replace(trial.report, recipients=tuple(answer for _, answer in kept))
-        return Trial(tuple(recipient for recipient, _ in kept), report), again + waiting

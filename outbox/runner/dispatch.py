@@ -6,6 +6,9 @@
 A lane is one sender's mail of one priority. The senders of an account take turns, so a bulk sender starves nobody;
 within a sender, lower priority numbers go first. The cost of a round is a seek a lane, whatever history, scheduled mail
 or paused senders there are.
+
+Of what is half-open (`outbox.core.pause`) one message is claimed, by one of all the runners: the one that has been due
+for longest, so that what was tried in vain and is due later leaves its place to another.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from outbox.core.account import Account, Registry, Route
+from outbox.core.pause import Subject
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
 from outbox.runner.registrar import Registrar
-from outbox.store import DeclaredDeadError, Lane, Pick, Store
+from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
 
 log = logging.getLogger("outbox.dispatch")
 
@@ -52,10 +56,12 @@ def window(account: Account) -> int:
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """What to claim now, and what stays: `crowded`, something for want of places; `blocked`, something paused;
-    `next_due`, the earliest time at which a lane that may send has something.
+    `next_due`, the earliest time at which a lane that may send has something. `probes` are picks of one message each,
+    with what it tries.
     """
 
     picks: tuple[Pick, ...] = ()
+    probes: tuple[tuple[Pick, tuple[Subject, ...]], ...] = ()
     crowded: bool = False
     blocked: bool = False
     next_due: datetime | None = None
@@ -67,7 +73,7 @@ def allocate(
     in_flight: Mapping[str, int],
     turns: Mapping[str, str],
     now: datetime,
-    is_blocked: Callable[[Route, datetime], object] = Route.blocked,
+    is_closed: Callable[[Route, datetime], bool] = Route.is_closed,
 ) -> Allocation:
     """Share the free places of each account equally among its senders with due mail, urgent priorities first.
 
@@ -77,12 +83,15 @@ def allocate(
     due: dict[str, dict[str, list[Lane]]] = {}
     free: dict[str, int] = {}
     blocked, later = False, []
+    half_open: list[tuple[Lane, Route]] = []
     for lane in lanes:
         route = registry.resolve(lane.sender)
-        if route is not None and is_blocked(route, now):
+        if route is not None and is_closed(route, now):
             blocked = True
         elif lane.due_at > now:
             later.append(lane.due_at)
+        elif route is not None and route.half_open(now):
+            half_open.append((lane, route))
         else:
             name = "" if route is None else route.account.name
             limit = REFUSED_AT_ONCE if route is None else window(route.account)
@@ -97,7 +106,20 @@ def allocate(
             free[name] -= share
             crowded |= share == 0
             picks.extend(Pick(sender, lane.priority, share) for lane in senders[sender] if share)
-    return Allocation(tuple(picks), crowded, blocked, min(later, default=None))
+    return Allocation(
+        tuple(picks), _probes(half_open, now), crowded, blocked or bool(half_open), min(later, default=None)
+    )
+
+
+def _probes(half_open: Iterable[tuple[Lane, Route]], now: datetime) -> tuple[tuple[Pick, tuple[Subject, ...]], ...]:
+    """One message of everything that nobody tries yet."""
+    chosen, trying = [], set[Subject]()
+    for lane, route in sorted(half_open, key=lambda each: each[0].due_at):
+        subjects = route.half_open(now)
+        if not route.is_probed(now) and trying.isdisjoint(subjects):
+            trying.update(subjects)
+            chosen.append((Pick(lane.sender, lane.priority, 1), subjects))
+    return tuple(chosen)
 
 
 class Dispatch:
@@ -205,10 +227,12 @@ class Dispatch:
         lanes, suspects = await self._clerk.read(partial(_look, self._cursor, self._suspect, now))
         # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
         registrar = self._registrar
-        seen = allocate(lanes, registrar.registry, self._in_flight, self._turns, now, registrar.blocked)
+        seen = allocate(lanes, registrar.registry, self._in_flight, self._turns, now, registrar.is_closed)
         if seen.picks and await self._claim(seen.picks):
             seen = replace(seen, crowded=True)
-        self.standing = replace(seen, picks=())
+        if seen.probes:
+            await self._probe(partial(_claim_probes, self._runner(), seen.probes))
+        self.standing = replace(seen, picks=(), probes=())
         self._cursor = behind(lanes) if len(lanes) == LANES else ""
         if self._cursor:
             self._bell.set()  # there are more lanes than one look takes
@@ -224,6 +248,12 @@ class Dispatch:
             self._turns[self._account_of(pick.sender)] = pick.sender
         return any(taken[pick.sender] >= pick.count for pick in picks)
 
+    async def _probe(self, claim: Callable[[Store, datetime], list[Claim]]) -> None:
+        """Claim what is to be tried, and see it, and what others try, in the registry."""
+        for each in await self._clerk.claim(claim):
+            self._begin(each)
+        await self._registrar.refresh(force=True)
+
     def _account_of(self, sender: str) -> str:
         route = self._registrar.registry.resolve(sender)
         return "" if route is None else route.account.name
@@ -236,14 +266,16 @@ class Dispatch:
         self._suspect = 0
         for suspect in suspects:
             self._suspect = suspect.message_id
-            route = self._registrar.registry.resolve(suspect.sender)
-            if route is not None and self._registrar.blocked(route, self._clerk.now()):
+            route, now = self._registrar.registry.resolve(suspect.sender), self._clerk.now()
+            if route is not None and self._registrar.is_closed(route, now):
+                continue
+            subjects = route.half_open(now) if route is not None else ()
+            if route is not None and subjects and route.is_probed(now):
                 continue
             self._bell.set()  # the next one, or whatever else has come meanwhile
             await self._settle_down()
             if not self._stopping:
-                for claim in await self._clerk.claim(partial(_claim_one, self._runner(), suspect.message_id)):
-                    self._begin(claim)
+                await self._probe(partial(_claim_one, self._runner(), suspect.message_id, subjects))
                 await self._settle_down()
             return
         if self._suspect:
@@ -303,5 +335,28 @@ def _claim_lanes(runner: str, picks: Sequence[Pick], store: Store, now: datetime
     return store.claim(runner, picks, now)
 
 
-def _claim_one(runner: str, message_id: int, store: Store, now: datetime) -> list[Claim]:
-    return store.claim_one(runner, message_id, now)
+def _claim_probes(
+    runner: str, wanted: Sequence[tuple[Pick, tuple[Subject, ...]]], store: Store, now: datetime
+) -> list[Claim]:
+    """Each with its probe, in one transaction: who gets no message tries nothing."""
+    claims = []
+    for pick, subjects in wanted:
+        claims += _claim_probe(subjects, store, now, partial(store.claim, runner, (pick,), now))
+    return claims
+
+
+def _claim_one(runner: str, message_id: int, subjects: tuple[Subject, ...], store: Store, now: datetime) -> list[Claim]:
+    claim = partial(store.claim_one, runner, message_id, now)
+    return _claim_probe(subjects, store, now, claim) if subjects else claim()
+
+
+def _claim_probe(
+    subjects: tuple[Subject, ...], store: Store, now: datetime, claim: Callable[[], list[Claim]]
+) -> list[Claim]:
+    probe = probes.take(store.db, subjects, now)
+    if probe is None:
+        return []
+    claims = claim()
+    if not claims:
+        probes.release(store.db, probe)
+    return [replace(each, probe=probe) for each in claims]

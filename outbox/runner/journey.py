@@ -42,6 +42,7 @@ class Journey:
     chunk      the recipients of the latest transaction
     last       its report, or that of the failure to begin one
     in_doubt   a dot mark is committed and the answer to its dot is not known yet
+    late       the message's time was over before its dot
     settled    the settlement is committed
     """
 
@@ -53,6 +54,7 @@ class Journey:
     last: Report | None = None
     dot_at: datetime | None = None
     in_doubt: bool = False
+    late: bool = False
     settled: bool = False
     connection: Connection | None = None
 

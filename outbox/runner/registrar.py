@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
 from outbox.clock import Clock
 from outbox.core.account import Account, Registry, Route
+from outbox.core.pause import Probe
 from outbox.core.secret import Secret
 from outbox.errors import VaultError
 from outbox.runner.clerk import Clerk
@@ -39,13 +40,18 @@ class Registrar:
         self._taken_at = float("-inf")
         self._pausing: Counter[str] = Counter()
         self._relays: dict[tuple[Account, str], Relay] = {}
+        self.on_change: list[Callable[[Registry, Registry], Awaitable[None]]] = []
+        """Called with the snapshot before and the one now, when they differ."""
 
     async def refresh(self, *, force: bool = False) -> Registry:
         """The snapshot, no older than FRESH seconds."""
         if force or self._clock.monotonic() - self._taken_at > FRESH:
             asked_at = self._clock.monotonic()
-            self.registry = await self._clerk.read(lambda store: accounts.registry(store.db))
-            self._taken_at = asked_at
+            taken = await self._clerk.read(lambda store: accounts.registry(store.db))
+            before, self.registry, self._taken_at = self.registry, taken, asked_at
+            if not self.registry.same_as(before):
+                for each in self.on_change:
+                    await each(before, taken)
         return self.registry
 
     def relay(self, account: Account) -> Relay:
@@ -100,11 +106,13 @@ class Registrar:
         finally:
             self._pausing[account] -= 1
 
-    def blocked(self, route: Route, now: datetime) -> str:
-        """Why this route may not send now; empty if it may."""
-        if self._pausing[route.account.name]:
-            return f"account {route.account.name} is being paused"
-        return route.blocked(now)
+    def is_closed(self, route: Route, now: datetime) -> bool:
+        """Nothing of this route may be sent now, not even to try it."""
+        return bool(self._pausing[route.account.name]) or route.is_closed(now)
+
+    def admits(self, route: Route, probe: Probe | None, now: datetime) -> bool:
+        """Whether a message may go now that was claimed as this probe, or as none."""
+        return not self._pausing[route.account.name] and route.admits(probe, now)
 
     async def newer_than(self, moment: float) -> Registry:
         """The snapshot, taken anew if it is older than `moment` (monotonic)."""
@@ -114,7 +122,8 @@ class Registrar:
         """A mail was accepted: the breaker, if it had counted anything, starts again from zero. Never raises: the mail
         is settled, and nothing may undo that.
         """
-        if not account.breaker_failures:
+        now = self.registry.accounts.get(account.name)
+        if now is None or not now.breaker_failures:
             return
         try:
             await self._clerk.upkeep(partial(_recover, account, self._who))

@@ -78,8 +78,8 @@ def discard(path: Path, name: str) -> None:
 
 
 def _to_json(settlement: Settlement) -> dict[str, Any]:
-    # A pause belongs to its moment; replayed hours later it would be wrong.
-    fields = asdict(replace(settlement, pause=None))
+    # A pause, and what a probe has shown, belong to their moment; replayed hours later they would be wrong.
+    fields = asdict(replace(settlement, pause=None, probed=None))
     for name in ("due_at", "dot_at"):
         if fields[name] is not None:
             fields[name] = fields[name].isoformat()

@@ -144,7 +144,7 @@ class SqlStore(Reclaiming, ABC):
         """
         at = moment(now)
         for each in settlements:
-            if each.pause is not None:
+            if each.pause is not None or each.probed is not None:
                 faults.record(self.db, each, Act(self.who, now, self.recording))
         learnt = [each.reply is not None for each in settlements]
         tried = self._matched(_SETTLE, [settle_row(each, at) for each in settlements if each.reply is not None])

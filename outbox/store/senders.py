@@ -16,7 +16,7 @@ from outbox.core.account import BY_OPERATOR, Registry, Sender, fold
 from outbox.core.address import wildcard
 from outbox.errors import Refused
 from outbox.store import tables
-from outbox.store.accounts import account, find_sender, first_line, later, not_by_operator, registry, sender
+from outbox.store.accounts import RESUMED, account, find_sender, first_line, registry, sender
 from outbox.store.journal import Act, journal
 
 _STORABLE = re.compile(r"[^\x00-\x20\x7f<>,;()@]+@[^\x00-\x20\x7f<>,;()@]+")
@@ -55,41 +55,35 @@ def remove_sender(db: Database, address: str, act: Act) -> None:
     journal(db, act, "sender remove", f"sender={found.address}", detail=f"account={found.account}")
 
 
-def pause_sender(
-    db: Database, address: str, reason: str, until: datetime | None, act: Act, *, used: int | None = None
-) -> bool:
-    """Send nothing from this address until `until` (None: until it is resumed). Whether that is in effect now.
-
-    `used`: as in `pause_account`. An address that is only covered by ``*@domain`` gets a registration of its own first,
-    so that one refused address does not stop its whole domain; unless it is one that cannot be stored: then the domain
-    is paused.
+def pause_sender(db: Database, address: str, reason: str, until: datetime | None, act: Act) -> None:
+    """A person asks for it: send nothing from this address, or from this domain, until `until` (None: until it is
+    resumed). An address that is only covered by ``*@domain`` gets a registration of its own. Raises Refused when it is
+    not registered.
     """
-    row = tables.Sender
     address = fold(address)
     current = find_sender(db, address) or find_sender(db, wildcard(address))
-    if used is not None:
-        if current is None or account(db, current.account).credential_version != used:
-            return False
-        until = later(current.paused_until, until) if current.is_paused(act.at) else until
-    elif current is None:
+    if current is None:
         raise Refused(f"{address} is not a registered sender", hint="`outbox sender list` shows them")
-    else:
-        reason = BY_OPERATOR + reason
-    if current.address != address and _STORABLE.fullmatch(address):
-        current = replace(current, address=address)
-        _insert(db, current, act, unless_there=True)  # two runners may meet the same refusal at once
-    guard = [row.address == current.address] + ([not_by_operator(row)] if used is not None else [])
-    written = row.update(pause_reason=reason, paused_until=until).where(*guard).execute(db)
-    if written and (used is None or not current.is_paused(act.at)):
-        journal(db, act, "sender pause", f"sender={current.address}", detail=reason)
-    return bool(written)
+    if current.address != address:
+        current = register_by_itself(db, current, address, act)
+    row = tables.Sender
+    values = {"pause_reason": BY_OPERATOR + reason, "paused_until": until}
+    row.update(values).where(row.address == current.address).execute(db)
+    journal(db, act, "sender pause", f"sender={current.address}", detail=BY_OPERATOR + reason)
+
+
+def register_by_itself(db: Database, domain: Sender, address: str, act: Act) -> Sender:
+    """A registration of its own for an address that `domain` covers; `domain`, where it cannot be stored."""
+    if not _STORABLE.fullmatch(address):
+        return domain
+    _insert(db, Sender(address, domain.account, domain.display_name, domain.return_path), act, unless_there=True)
+    return find_sender(db, address) or domain
 
 
 def resume_sender(db: Database, address: str, act: Act) -> None:
-    """Raises Refused when it is not registered."""
+    """Lift every pause of the sender, and forget its brake. Raises Refused when it is not registered."""
     found = sender(db, address)
-    values = {"pause_reason": None, "paused_until": None}
-    tables.Sender.update(values).where(tables.Sender.address == found.address).execute(db)
+    tables.Sender.update(RESUMED).where(tables.Sender.address == found.address).execute(db)
     journal(db, act, "sender resume", f"sender={found.address}", detail=found.pause_reason)
 
 

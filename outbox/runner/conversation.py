@@ -1,0 +1,209 @@
+"""The part of a delivery that the relay takes part in: connections, and a transaction for each part of the recipients.
+
+    a connection ─ MAIL, RCPT… ─ DATA ─ the body ─ the dot mark ─ the dot          once for each part
+
+What comes of it is noted in the journey. A message whose time is over (`expires_at`) never gets its dot: nothing is
+begun after that moment, no mark is given, and a dialogue that is still before its dot is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from outbox.core.account import Account
+from outbox.core.judge import is_too_many
+from outbox.core.message import Recipient
+from outbox.core.outcome import Envelope, Report, Stage
+from outbox.core.reply import Reply
+from outbox.core.settlement import Claim, Trial, fates_of
+from outbox.errors import VaultError
+from outbox.runner.clerk import Clerk
+from outbox.runner.journey import Journey, Letter, refuses_message, stops
+from outbox.runner.registrar import Registrar
+from outbox.smtp.connection import Connection
+from outbox.smtp.pool import Pool
+from outbox.store import Mark
+
+LATE = Reply(0, "4.4.7", "its time (expires_at) was over before the relay had all of it: its dot was not written")
+
+
+class Conversation:
+    """See above. `draining()` turns true when nothing new may be begun."""
+
+    def __init__(
+        self,
+        clerk: Clerk,
+        pool: Pool,
+        registrar: Registrar,
+        *,
+        recipients_per_transaction: int,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._clerk = clerk
+        self._pool = pool
+        self._registrar = registrar
+        self._chunk = recipients_per_transaction
+        self._draining = draining
+        self._learnt: dict[str, int] = {}
+
+    async def hold(self, letter: Letter, journey: Journey) -> None:
+        """One transaction a chunk of recipients, until all were reached or something stops us. A claim that proves to
+        be lost ends it with what is known.
+        """
+        waiting = list(letter.pending)
+        connection: Connection | None = None
+        try:
+            while waiting and not (journey.fates and self._draining()):
+                if letter.claim.is_late(self._clerk.now()):
+                    note(journey, Trial(tuple(waiting), Report(Stage.LOCAL, LATE)))
+                    return
+                if connection is None or not connection.usable:
+                    spent, connection = connection, None
+                    opened = await self._connect(letter, instead_of=spent)
+                    if isinstance(opened, Report):
+                        note(journey, Trial(tuple(waiting), opened))
+                        return
+                    connection = journey.connection = opened
+                    continue  # that may have taken its time
+                chunk = tuple(waiting[: self._limit(letter.account, connection)])
+                report = await self._transact(connection, letter, chunk, journey)
+                if report.stale:
+                    continue  # it had died while it was idle, and nothing was tried: a new one takes the same chunk
+                if report.fenced:
+                    return
+                trial, waiting = self._sort_out(letter.account, Trial(chunk, report), waiting[len(chunk) :])
+                note(journey, trial)
+                if refuses_message(report):
+                    note(journey, Trial(tuple(waiting), replace(report, recipients=())))
+                if stops(report):
+                    return
+        finally:
+            if connection is not None:
+                await self._give(connection, letter)
+
+    async def _connect(self, letter: Letter, *, instead_of: Connection | None = None) -> Connection | Report:
+        """A connection of the account's own. It is used again only by the account, and with the relay, login and
+        password, that it was opened with. The one that it replaces is closed first.
+        """
+        if instead_of is not None:
+            await self._give(instead_of, letter)
+        try:
+            relay = self._registrar.relay(letter.account)
+        except VaultError as error:
+            return Report(Stage.LOCAL, Reply(554, "5.7.8", str(error)))
+        return await self._pool.take((letter.account.name, relay), relay)
+
+    async def _give(self, connection: Connection, letter: Letter) -> None:
+        await self._pool.give((letter.account.name, connection.relay), connection)
+
+    async def _transact(
+        self, connection: Connection, letter: Letter, chunk: tuple[Recipient, ...], journey: Journey
+    ) -> Report:
+        journey.chunk = chunk
+        claim = letter.claim
+
+        async def mark() -> bool:
+            if self._is_late(claim, journey):
+                return False
+            through = None if len(chunk) == len(letter.pending) else chunk[-1].position
+            fates = tuple(journey.fates[journey.committed :])
+            if not await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates)):
+                return False
+            journey.committed = len(journey.fates)
+            if self._is_late(claim, journey):
+                return False
+            journey.dot_at = self._clerk.now()
+            journey.in_doubt = True
+            return True
+
+        envelope = Envelope(letter.return_path, tuple(each.address for each in chunk))
+        with self._in_time(claim, connection, journey):
+            report = await connection.deliver(envelope, letter.rendered, mark)
+        journey.in_doubt = False
+        return _late(report) if journey.late and not report.dotted else report
+
+    def _is_late(self, claim: Claim, journey: Journey) -> bool:
+        journey.late = journey.late or claim.is_late(self._clerk.now())
+        return journey.late
+
+    @contextmanager
+    def _in_time(self, claim: Claim, connection: Connection, journey: Journey) -> Iterator[None]:
+        """When the message's time is over, a dialogue that is not past its dot is cut off: without a dot, nobody has
+        it. That a body is slow does not count: the mark may have been given long ago.
+        """
+        if claim.expires_at is None:
+            yield
+            return
+        alarm = _Alarm(partial(self._left, claim.expires_at), partial(self._cut_off, connection, journey))
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    def _left(self, expires_at: datetime) -> float:
+        return (expires_at - self._clerk.now()).total_seconds()
+
+    def _cut_off(self, connection: Connection, journey: Journey) -> None:
+        if connection.session.stage is not Stage.DOT:
+            journey.late = True
+            connection.abort()
+
+    def _limit(self, account: Account, connection: Connection) -> int:
+        """How many recipients a transaction may have: our setting, what the relay announces (RFC 9422), and learnt."""
+        announced = connection.max_recipients or self._chunk
+        return min(self._chunk, announced, self._learnt.get(account.name, self._chunk))
+
+    def _sort_out(self, account: Account, trial: Trial, waiting: list[Recipient]) -> tuple[Trial, list[Recipient]]:
+        """Recipients that only were too many for this transaction go into the next one, and the number is learnt."""
+        answers = trial.report.recipients
+        if not any(answer is not None and answer.code in (452, 552) for answer in answers):
+            return trial, waiting
+        kept: list[tuple[Recipient, Reply | None]] = []
+        again: list[Recipient] = []
+        accepted = 0
+        for recipient, answer in zip(trial.recipients, answers, strict=True):
+            if answer is not None and is_too_many(answer, accepted_before=accepted):
+                again.append(recipient)
+                continue
+            accepted += answer is not None and answer.positive
+            kept.append((recipient, answer))
+        if again:
+            self._learnt[account.name] = max(1, min(accepted, self._learnt.get(account.name, accepted)))
+        report = replace(trial.report, recipients=tuple(answer for _, answer in kept))
+        return Trial(tuple(recipient for recipient, _ in kept), report), again + waiting
+
+
+class _Alarm:
+    """Calls `ring` when nothing is `left`, in seconds: of a clock that may be set back meanwhile."""
+
+    def __init__(self, left: Callable[[], float], ring: Callable[[], None]) -> None:
+        self._left, self._ring = left, ring
+        self._set()
+
+    def _set(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, self._left()), self._look)
+
+    def _look(self) -> None:
+        if self._left() > 0:
+            self._set()
+        else:
+            self._ring()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def note(journey: Journey, trial: Trial) -> None:
+    """What a transaction has come to."""
+    journey.last = trial.report
+    journey.fates.extend(fates_of(trial))
+
+
+def _late(report: Report) -> Report:
+    """In place of the report of a dialogue that was cut off. Refused recipients stay refused."""
+    return replace(report, stage=Stage.LOCAL, reply=LATE, fault="", fenced=False, stale=False)
