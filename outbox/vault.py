@@ -181,7 +181,7 @@ class Vault:
     def rotate(self, token: str, owner: str, kind: Kind = Kind.PASSWORD) -> str:
         """The same envelope under the first key; its settings are not looked at, so a mismatch stays one.
 
-        VaultError, naming the `owner` (``"account shop"``), when no loaded key opens it.
+        VaultError, naming its `owner` (``"account shop"``), when no loaded key opens it.
         """
         if not self.key_of(token):
             raise self._cannot_open(owner, kind)

@@ -1,7 +1,8 @@
-"""``outbox key generate | add | status | rotate | retire``: the keys that seal the passwords of accounts.
+"""``outbox key generate | add | status | rotate | retire``: the keys that seal passwords, OAuth setups and
+tokens, and DKIM keys.
 
 To replace a key: `add` (the new one seals, the old one still opens) → `rotate` (seal everything again) → `retire` the
-old one. Runners read the key file again when they meet a password that they cannot open.
+old one. Runners read the key file again when they meet a secret that they cannot open.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from outbox.errors import ConfigError, Refused, VaultError
 
 if TYPE_CHECKING:
     from outbox.cli.session import Session
-    from outbox.core.account import Account
     from outbox.store.opened import Database
+    from outbox.store.sealed import Held
     from outbox.vault import Vault
 
-app = typer.Typer(help="The keys that seal the passwords of accounts.", no_args_is_help=True)
+app = typer.Typer(help="The keys that seal passwords, OAuth tokens and DKIM keys.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -58,35 +59,43 @@ def add(ctx: typer.Context) -> None:
 
 @app.command()
 def status(ctx: typer.Context, as_json: Json = False) -> None:
-    """Show which keys are loaded, from where, and which accounts each of them seals. Ends with 5 if one is missing."""
-    from outbox.store import accounts
+    """Show which keys are loaded, from where, and what each of them seals. Ends with 5 if one is missing."""
+    from outbox.store import sealed
 
     session = session_of(ctx)
     vault = session.vault
     with session.database() as db:
-        sealed = [account for account in accounts.accounts(db) if account.secret]
-    uses: dict[str, list[str]] = {key_id: [] for key_id in vault.keys.ids}
-    for account in sealed:
-        uses.setdefault(_sealed_with(account, vault), []).append(account.name)
-    rows = [{"id": key_id, "use": _use(key_id, vault.keys.ids), "accounts": names} for key_id, names in uses.items()]
+        every = sealed.every(db)
+    uses: dict[str, list[Held]] = {key_id: [] for key_id in vault.keys.ids}
+    for held in every:
+        for key_id in sorted(_sealed_with(held, vault)):
+            uses.setdefault(key_id, []).append(held)
     if as_json:
+        rows = [
+            {
+                "id": key_id,
+                "use": _use(key_id, vault.keys.ids),
+                "accounts": [held.name for held in those if held.kind == "password"],
+                "oauth": [held.name for held in those if held.kind == "oauth"],
+                "dkim": [held.name for held in those if held.kind == "dkim"],
+            }
+            for key_id, those in uses.items()
+        ]
         output.show_json({"source": vault.keys.source, "keys": rows})
     else:
         output.note(f"keys from {vault.keys.source}")
-        output.show_table(("key", "use", "accounts"), [(row["id"], row["use"], row["accounts"]) for row in rows])
-    unopened = [name for key_id, names in uses.items() if key_id not in vault.keys.ids for name in names]
+        table = [(key_id, _use(key_id, vault.keys.ids), _labels(those)) for key_id, those in uses.items()]
+        output.show_table(("key", "use", "seals"), table)
+    unopened = [held for key_id, those in uses.items() if key_id not in vault.keys.ids for held in those]
     if unopened:
-        raise VaultError(
-            f"no loaded key opens the password of: {', '.join(unopened)}",
-            hint="bring the missing key back, or enter the password again: outbox account set-password NAME",
-        )
+        raise _unopened(unopened, "bring the missing key back, or give them again")
 
 
 @app.command()
 def rotate(ctx: typer.Context) -> None:
-    """Seal every stored password again with the first key. May be interrupted and run again."""
+    """Seal every stored secret again with the first key. May be interrupted and run again."""
     from outbox.cli.phrases import counted
-    from outbox.store import accounts
+    from outbox.store import sealed
     from outbox.store.journal import journal
 
     session = session_of(ctx)
@@ -99,33 +108,30 @@ def rotate(ctx: typer.Context) -> None:
     done, failed = [], []
     with session.database() as db:
         act = session.act()
-        for account in accounts.accounts(db):
-            if not account.secret or vault.key_of(account.secret) == account.key_id == vault.key_id:
+        for held in sealed.every(db):
+            if held.key_id == vault.key_id and _sealed_with(held, vault) == {vault.key_id}:
                 continue
             try:
-                token = vault.rotate(account.secret, f"account {account.name}")
+                tokens = tuple(vault.rotate(token, held.label) for token in held.tokens)
             except VaultError:
-                failed.append(account.name)
+                failed.append(held)
                 continue
             with db.atomic():
-                if accounts.reseal(db, account, token, vault.key_id):
-                    journal(db, act, "key rotate", f"account={account.name}", detail=f"key={vault.key_id}")
-                    done.append(account.name)
-    output.say(f"sealed {counted(len(done), 'password')} again with key {vault.key_id}")
+                if sealed.reseal(db, held, tokens, vault.key_id):
+                    journal(db, act, "key rotate", held.owner, detail=f"key={vault.key_id}")
+                    done.append(held)
+    output.say(f"sealed {counted(len(done), 'secret')} again with key {vault.key_id}")
     for old in vault.keys.ids[1:] if not failed else ():
         output.note(f"next: outbox key retire {old}")
     if failed:
-        raise VaultError(
-            f"no loaded key opens the password of: {', '.join(failed)}",
-            hint="outbox account set-password NAME, or bring the missing key back and rotate again",
-        )
+        raise _unopened(failed, "bring the missing key back and rotate again, or give them again")
 
 
 @app.command()
 def retire(
     ctx: typer.Context, key_id: Annotated[str, typer.Argument(metavar="ID", help="As `status` shows it.")]
 ) -> None:
-    """Take a key out of the key file. Refused while any stored password needs it."""
+    """Take a key out of the key file. Refused while any stored secret needs it."""
     from outbox import keys
     from outbox.store.journal import journal
 
@@ -135,18 +141,31 @@ def retire(
         users = _users(session, db, key_id)
         if users:
             first = "outbox key add, then " if len(session.vault.keys.ids) == 1 else ""
-            words = f"key {key_id} still seals the passwords of: {', '.join(users)}"
+            words = f"key {key_id} still seals the secrets of: {_labels(users)}"
             raise Refused(words, hint=f"{first}outbox key rotate")
         keys.retire(path, key_id)
         journal(db, session.act(), "key retire", f"key={key_id}")
     output.say(f"retired key {key_id} from {path}")
 
 
-def _sealed_with(account: Account, vault: Vault) -> str:
-    """The key that opens it, whatever is written beside it; else the one that is written there and not loaded."""
-    if found := vault.key_of(account.secret or ""):
-        return found
-    return account.key_id if account.key_id and account.key_id not in vault.keys.ids else "unknown"
+def _sealed_with(held: Held, vault: Vault) -> set[str]:
+    """The keys that open it, whatever is written beside it; else the one that is written there and not loaded."""
+    written = held.key_id if held.key_id and held.key_id not in vault.keys.ids else "unknown"
+    return {vault.key_of(token) or written for token in held.tokens}
+
+
+def _labels(those: list[Held]) -> str:
+    return ", ".join(held.label for held in those)
+
+
+def _unopened(those: list[Held], remedy: str) -> VaultError:
+    commands = {
+        "password": "outbox account set-password NAME",
+        "oauth": "outbox account oauth NAME",
+        "dkim": "outbox sender dkim ADDRESS",
+    }
+    needed = ", ".join(dict.fromkeys(commands[held.kind] for held in those))
+    return VaultError(f"no loaded key opens the secrets of: {_labels(those)}", hint=f"{remedy}: {needed}")
 
 
 def _use(key_id: str, loaded: tuple[str, ...]) -> str:
@@ -155,14 +174,12 @@ def _use(key_id: str, loaded: tuple[str, ...]) -> str:
     return "seals and opens" if key_id == loaded[0] else "opens"
 
 
-def _users(session: Session, db: Database, key_id: str) -> list[str]:
-    """The accounts that need a key, by what opens their token and by what is written beside it."""
-    from outbox.store import accounts
+def _users(session: Session, db: Database, key_id: str) -> list[Held]:
+    """What needs a key, by what opens the tokens and by what is written beside them."""
+    from outbox.store import sealed
 
-    def needs(account: Account) -> bool:
-        return account.secret is not None and key_id in (account.key_id, session.vault.key_of(account.secret))
-
-    return [account.name for account in accounts.accounts(db) if needs(account)]
+    vault = session.vault
+    return [held for held in sealed.every(db) if key_id == held.key_id or key_id in _sealed_with(held, vault)]
 
 
 def _key_file(session: Session) -> Path:

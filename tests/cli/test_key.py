@@ -62,13 +62,13 @@ def test_a_key_is_replaced_by_add_rotate_retire(program: Program) -> None:
     assert program.json("key", "status") == {
         "source": f"file {FILE.absolute()}",
         "keys": [
-            {"id": new, "use": "seals and opens", "accounts": []},
-            {"id": old, "use": "opens", "accounts": ["news", "shop"]},
+            {"id": new, "use": "seals and opens", "accounts": [], "oauth": [], "dkim": []},
+            {"id": old, "use": "opens", "accounts": ["news", "shop"], "oauth": [], "dkim": []},
         ],
     }
-    assert "still seals the passwords of: news, shop" in program.fails(1, "key", "retire", old)
-    assert "sealed 2 passwords again" in program.run("key", "rotate").stdout
-    assert "sealed 0 passwords again" in (again := program.run("key", "rotate")).stdout
+    assert "still seals the secrets of: news, shop" in program.fails(1, "key", "retire", old)
+    assert "sealed 2 secrets again" in program.run("key", "rotate").stdout
+    assert "sealed 0 secrets again" in (again := program.run("key", "rotate")).stdout
     assert again.stderr == f"next: outbox key retire {old}\n"
     program.run("key", "retire", old)
     assert ids() == (new,)
@@ -96,7 +96,7 @@ def test_what_is_written_beside_a_token_cannot_talk_a_needed_key_away(program: P
     new = ids()[0]
     execute(program, f"UPDATE outbox_account SET key_id = '{new}'")
     assert "still seals" in program.fails(1, "key", "retire", old)
-    assert "sealed 1 password again" in program.run("key", "rotate").stdout
+    assert "sealed 1 secret again" in program.run("key", "rotate").stdout
     program.run("key", "retire", old)
     assert password_of(program, "shop") == CANARY
 
@@ -108,7 +108,7 @@ def test_a_missing_key_is_named_by_status_and_rotate_goes_on_with_the_others(pro
     program.run("key", "generate")
     program.add_account("shop")
     result = program.run("key", "status", code=5)
-    assert "no loaded key opens the password of: lost" in result.stderr
+    assert "no loaded key opens the secrets of: lost" in result.stderr
     assert lost in result.stdout
     assert "missing" in result.stdout
     program.run("key", "add")
