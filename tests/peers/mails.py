@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import re
-import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from outbox import Attachment, Mail, enqueue_many
 from tests.running import Site
@@ -40,32 +42,90 @@ def insert_assorted(site: Site) -> list[int]:
     return [number for number in numbers if number is not None]
 
 
-def sent_digests(site: Site) -> dict[str, set[str]]:
-    """The Message-ID's number → the sha256 of what we have sent, as the attempt says it."""
-    rows = site.query("SELECT message_id, sha256 FROM outbox_attempt WHERE outcome = 'accepted'")
-    return {str(number): {digest} for number, digest in rows}
-
-
-def digest_of(content: bytes) -> str:
-    """The sha256 of a message as a peer has stored it, without the header fields that the peer has put before it. Line
-    ends are CRLF again.
+@dataclass(frozen=True)
+class Delivery:
+    """A message as a peer has stored it: from whom and for whom by the envelope, and what we had sent, CRLF again,
+    without what the peer has put before it.
     """
-    start = re.search(rb"(?m)^(Date|From): ", content)
-    assert start is not None, content[:500]
-    return hashlib.sha256(re.sub(rb"\r?\n", b"\r\n", content[start.start() :])).hexdigest()
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
 
 
-def digests_of(contents: Iterable[bytes]) -> dict[str, set[str]]:
-    """The Message-ID's number → the digests of the copies that a peer has stored."""
-    found: dict[str, set[str]] = {}
-    for content in contents:
-        number = re.search(rb"(?m)^Message-ID: <(\d+)\.", content)
-        assert number is not None, content[:500]
-        found.setdefault(number[1].decode(), set()).add(digest_of(content))
+_ADDED = rb"return-path|x-original-to|delivered-to|envelope-to|delivery-date|received|x-[a-z]+-(?:addr|proto|args)"
+_PREPENDED = re.compile(rb"(?:(?i:%s):[^\n]*\n(?:[ \t][^\n]*\n)*)*" % _ADDED)
+
+
+def without_added(stored: bytes) -> bytes:
+    """What was sent, of what a peer has stored: less the trace fields at its beginning. Line ends are CRLF again."""
+    match = _PREPENDED.match(stored)
+    assert match is not None, "it may match nothing"
+    return re.sub(rb"\r?\n", b"\r\n", stored[match.end() :])
+
+
+def read_maildir(folder: Path) -> list[Delivery]:
+    """What is in a maildir of Postfix or Exim, which put the envelope into fields."""
+    found = []
+    for file in (folder / "new").glob("*"):
+        stored = file.read_bytes()
+        fields = email.message_from_bytes(stored)
+        recipients = (fields["X-Original-To"] or fields["Envelope-to"]).split(", ")
+        found.append(Delivery(fields["Return-Path"].strip("<>"), tuple(recipients), without_added(stored)))
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
+def keys(site: Site) -> dict[int, str]:
+    """The number of each message → what its Message-ID begins with, which no other test's has."""
+    rows = site.query("SELECT id, token FROM outbox")
+    return {number: f"{number}.{token}" for number, token in rows}
+
+
+def sent_digests(site: Site) -> dict[str, set[str]]:
+    """The key of each message → the sha256 of what we have sent, as its attempts say it."""
+    found: dict[str, set[str]] = {}
+    named = keys(site)
+    for number, digest in site.query("SELECT message_id, sha256 FROM outbox_attempt WHERE sha256 <> ''"):
+        found.setdefault(named[number], set()).add(str(digest))
+    return found
+
+
+def digests_of(contents: Iterable[bytes]) -> dict[str, set[str]]:
+    """The key of each message → the digests of the copies of it, `without_added`."""
+    found: dict[str, set[str]] = {}
+    for content in contents:
+        found.setdefault(key_of(content), set()).add(hashlib.sha256(content).hexdigest())
+    return found
+
+
+def key_of(content: bytes) -> str:
+    match = re.search(rb"(?m)^Message-ID: <(\d+\.[0-9a-f]+)@", content)
+    assert match is not None, content[:500]
+    return match[1].decode()
+
+
+def copies(site: Site, deliveries: Iterable[Delivery]) -> list[tuple[int, str]]:
+    """(number, recipient) of each copy of this site's mail, sorted; one that comes twice is in it twice."""
+    numbers = {key: number for number, key in keys(site).items()}
+    return sorted(
+        (numbers[key_of(each.content)], recipient)
+        for each in deliveries
+        if key_of(each.content) in numbers
+        for recipient in each.recipients
+    )
+
+
+def accepted(site: Site) -> list[tuple[int, str]]:
+    """(number, recipient) of all that the database calls accepted, sorted."""
+    rows = site.query("SELECT message_id, address FROM outbox_fate WHERE fate = 'accepted'")
+    return sorted((number, address) for number, address in rows)
+
+
+def same_bytes(site: Site, deliveries: Iterable[Delivery]) -> bool:
+    """Whether every copy of this site's mail is what an attempt says was sent, and there is one of each that was
+    accepted.
+    """
+    named, sent = set(keys(site).values()), sent_digests(site)
+    stored = digests_of(each.content for each in deliveries if key_of(each.content) in named)
+    expected = {keys(site)[number] for number, _ in accepted(site)}
+    return stored == {key: sent[key] for key in expected}

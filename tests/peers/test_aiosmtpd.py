@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.peers.mails import digests_of, free_port, insert_assorted, sent_digests
+from tests.peers.mails import digests_of, insert_assorted, sent_digests
+from tests.peers.programs import free_port
 from tests.running import SHOP, Site
 
 

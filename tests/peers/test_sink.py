@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.peers.mails import digests_of, free_port, insert_assorted, sent_digests
+from tests.peers.mails import digests_of, insert_assorted, sent_digests, without_added
+from tests.peers.programs import answers, free_port, program
 from tests.running import Program, Site, eventually
 
 MAILS = 1500
 
 
 def smtp_sink(port: int, *options: str, folder: Path) -> Program:
-    program = shutil.which("smtp-sink") or shutil.which("smtp-sink", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.skip("SMTP-SINK IS NOT TESTED: POSTFIX IS NOT INSTALLED")
     user = ["-u", "nobody"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return Program([program, *user, *options, f"127.0.0.1:{port}", "128"], folder)
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
+    return Program([program("smtp-sink"), *user, *options, f"127.0.0.1:{port}", "128"], folder)
 
 
 @pytest.fixture
@@ -52,7 +42,7 @@ def test_smtp_sink_gets_the_same_bytes(sqlite_site: Site, open_folder: Path) -> 
             assert runner.wait() == 0
         assert site.states() == {"sent": len(numbers)}
         # It ends each with an empty line of its own.
-        stored = [file.read_bytes().removesuffix(b"\n") for file in open_folder.glob("mail.*")]
+        stored = [without_added(file.read_bytes().removesuffix(b"\n")) for file in open_folder.glob("mail.*")]
     assert digests_of(stored) == sent_digests(site)
 
 

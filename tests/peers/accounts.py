@@ -1,0 +1,53 @@
+"""An account with TLS and a login, made by the commands that an operator uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.running import SHOP, Runner, Site
+
+
+@dataclass(frozen=True)
+class Login:
+    """The account ``main`` of a site. `run` and `command` have the key that opens its password."""
+
+    site: Site
+    key_file: Path
+    password_file: Path
+
+    def command(self, *arguments: str) -> str:
+        """`outbox ARGUMENTS`, which must succeed. What it said."""
+        status, said = self.site.outbox(*arguments, key_file=str(self.key_file))
+        assert status == 0, said
+        return said
+
+    def run(self, **settings: str) -> Runner:
+        return self.site.run("-q", "--until-empty", key_file=str(self.key_file), **settings)
+
+    def until_empty(self, **settings: str) -> list[str]:
+        """Run until nothing is due; what it said."""
+        with self.run(**settings) as runner:
+            assert runner.wait(60) == 0
+        return runner.lines
+
+
+def sign_in(
+    site: Site,
+    port: int,
+    *,
+    ca_file: Path,
+    username: str = "shop",
+    password: str = "correct horse",
+    mechanism: str = "auto",
+    host: str = "localhost",
+) -> Login:
+    """An account with STARTTLS at that port, and shop@example.com as its sender."""
+    made = Login(site, site.folder / "key", site.folder / "password")
+    made.password_file.write_text(password)
+    made.command("key", "generate")
+    relay = ("--relay", f"{host}:{port}", "--tls", "starttls", "--ca-file", str(ca_file))
+    login = ("--username", username, "--mechanism", mechanism, "--password-file", str(made.password_file))
+    made.command("account", "add", "main", *relay, *(login if username else ()))
+    made.command("sender", "add", SHOP, "--account", "main")
+    return made
