@@ -26,6 +26,7 @@ ROOMS = {
     "log": "core",
     "config": "core errors store",  # store: only it can hide the password in a database's URL
     "keys": "core errors",
+    "keypair": "core errors",
     "vault": "core errors keys",
     "oauth": "core errors clock",
     # What an application imports.
@@ -36,7 +37,7 @@ ROOMS = {
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",
     "store": "core errors clock",
-    "runner": "smtp store oauth core errors clock config keys log vault",
+    "runner": "smtp store oauth core errors clock config keys log vault keypair",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -47,7 +48,7 @@ ROOMS = {
 LIBRARIES = {
     "apscheduler": "runner.schedule",
     "authlib": "oauth.endpoint",
-    "cryptography": "vault",
+    "cryptography": "vault keypair",
     "httpx2": "oauth.endpoint",
     "peewee": "store",
     "playhouse": "store",

@@ -9,6 +9,7 @@ import typer
 
 from outbox.cli import output
 from outbox.cli.account import Json, until_of
+from outbox.cli.dkim import dkim
 from outbox.cli.session import confirm, session_of
 from outbox.core.account import Sender
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from outbox.core.account import Registry
 
 app = typer.Typer(help="The addresses that may send, and the account of each.", no_args_is_help=True)
+app.command()(dkim)
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="shop@example.com, or *@example.com (in quotes).")]
 
