@@ -49,7 +49,7 @@ LIBRARIES = {
     "apscheduler": "runner.schedule",
     "authlib": "oauth.endpoint",
     "cryptography": "vault keypair",
-    "httpx2": "oauth.endpoint",
+    "httpx2": "oauth.endpoint runner.webhook",
     "peewee": "store",
     "playhouse": "store",
     "psycopg": "store",

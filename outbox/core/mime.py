@@ -47,7 +47,7 @@ class Part(NamedTuple):
 _MIME_7BIT = ("Content-Transfer-Encoding", "Content-Transfer-Encoding: 7bit")
 _MIME_QP = ("Content-Transfer-Encoding", "Content-Transfer-Encoding: quoted-printable")
 _MIME_BASE64 = ("Content-Transfer-Encoding", "Content-Transfer-Encoding: base64")
-_PLAIN = ("Content-Type", "Content-Type: text/plain; charset=utf-8")
+PLAIN = ("Content-Type", "Content-Type: text/plain; charset=utf-8")
 _HTML = ("Content-Type", "Content-Type: text/html; charset=utf-8")
 
 
@@ -60,16 +60,16 @@ def compose_body(text: str | None, html: str | None, attachments: Sequence[Attac
     if len({each.content_id for each in inline}) != len(inline):
         raise ValueError("two attachments have the same content_id")
     if html:
-        body = _text_part(html, _HTML)
+        body = text_part(html, _HTML)
         if inline:
-            body = _multipart("related", [body, *map(_attachment_part, inline)], seed, ' type="text/html";')
+            body = multipart("related", [body, *map(_attachment_part, inline)], seed, ' type="text/html";')
         if text:
-            body = _multipart("alternative", [_text_part(text, _PLAIN), body], seed)
+            body = multipart("alternative", [text_part(text, PLAIN), body], seed)
     else:
-        body = _text_part(text or "", _PLAIN)
+        body = text_part(text or "", PLAIN)
     others = [each for each in attachments if not each.content_id] if inline else attachments
     if others:
-        body = _multipart("mixed", [body, *map(_attachment_part, others)], seed)
+        body = multipart("mixed", [body, *map(_attachment_part, others)], seed)
     return body
 
 
@@ -87,7 +87,8 @@ def check_attachment(attachment: Attachment) -> None:
         _message_body(attachment.content)
 
 
-def _text_part(text: str, content_type: tuple[str, str]) -> Part:
+def text_part(text: str, content_type: tuple[str, str] = PLAIN) -> Part:
+    """A text in the plainest encoding that carries it."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text and text[-1] != "\n":
@@ -157,7 +158,8 @@ def _base64(content: bytes) -> bytes:
     return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
 
 
-def _multipart(subtype: str, parts: Sequence[Part], seed: str, parameters: str = "") -> Part:
+def multipart(subtype: str, parts: Sequence[Part], seed: str, parameters: str = "") -> Part:
+    """Parts as one; `parameters` are more of its Content-Type, as `` name=value;``."""
     boundary = _boundary(subtype, parts, seed)
     delimiter = f"--{boundary}\r\n".encode()
     body: list[bytes] = []

@@ -114,6 +114,8 @@ class SqlStore(Reclaiming, ABC):
             for filename, content, content_type, content_id in self._rows_of_one_message(_ATTACHMENTS, message_id)
         )
         message = as_message(columns, files)
+        if message.dsn and (flaw := message.dsn.flaw()):  # somebody got around the CHECKs of the schema
+            raise InvalidMessage("5.5.4", flaw)
         size = sum(len(each.content) for each in files) + sum(
             len(part) for part in (message.text_body, message.html_body, message.raw, message.recipients) if part
         )

@@ -259,8 +259,9 @@ BEGIN
   SELECT RAISE(ABORT, 'outbox: rows are immutable; only finished mail can be erased (set erased_at, clear the bodies)');
 END;
 
--- What happened to a message goes with it.
+-- What happened to a message goes with it; of the newest event only its words, because its id must not come again.
 CREATE TRIGGER outbox_event_delete AFTER DELETE ON outbox
 BEGIN
-  DELETE FROM outbox_event WHERE message_id = OLD.id;
+  DELETE FROM outbox_event WHERE message_id = OLD.id AND id < (SELECT max(id) FROM outbox_event);
+  UPDATE outbox_event SET reply = NULL, webhook_due = 0, notice_due = 0 WHERE message_id = OLD.id;
 END;

@@ -352,6 +352,19 @@ def test_the_events_of_a_deleted_message_go_with_it(stories: Stories) -> None:
     assert [each.message_id for each in events.listing(stories.store.db)] == [kept]
 
 
+def test_no_event_ever_gets_the_id_of_a_deleted_one(stories: Stories) -> None:
+    stories.store.recording = Recording(webhook={"accepted"})
+    db, deleted, other = stories.store.db, stories.mail(), stories.mail()
+    stories.attempt(deleted, OK)
+    last = events.latest(db)
+    stories.sql("DELETE FROM outbox WHERE id = ?", deleted)
+    assert [each.reply for each in events.listing(db)] in ([], [None])
+    assert events.due(db, Channel.WEBHOOK, 9) == []
+    stories.attempt(other, OK)
+    (event,) = events.listing(db, since=last)
+    assert event.message_id == other
+
+
 # ---- PostgreSQL
 
 
