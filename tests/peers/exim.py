@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.authority import Authority
-from tests.peers.mails import Delivery, read_maildir
+from tests.peers.mails import Delivery, Maildir
 from tests.peers.programs import PEERS, answers, free_port, needs_root, open_folder, program
 from tests.running import Program, eventually
 
@@ -31,6 +31,7 @@ deliver_drop_privilege
 message_size_limit = 50M
 smtp_accept_max = 50
 smtp_accept_max_per_connection = 0
+smtp_accept_queue_per_connection = 0
 tls_certificate = {folder}/relay.pem
 tls_advertise_hosts = *
 auth_advertise_hosts = ${{if eq{{$tls_in_cipher}}{{}}{{}}{{*}}}}
@@ -87,10 +88,11 @@ class Exim:
 
     port: int
     folder: Path
+    maildir: Maildir
 
     @property
     def deliveries(self) -> list[Delivery]:
-        return read_maildir(self.folder / "mail" / "all")
+        return self.maildir.deliveries
 
     def let_in(self) -> None:
         (self.folder / "open").touch()
@@ -108,7 +110,7 @@ def exim(authority: Authority) -> Iterator[Exim]:
         (folder / "relay.pem").write_bytes(authority.key_and_chain)
         shutil.chown(folder / "relay.pem", USER)
         os.chmod(folder / "relay.pem", 0o600)
-        made = Exim(free_port(), folder)
+        made = Exim(free_port(), folder, Maildir(folder / "mail" / "all"))
         text = CONFIGURATION.format(folder=folder, port=made.port, user=USER)
         (folder / "exim.conf").write_text(text)
         with Program([str(folder / "exim4"), "-C", str(folder / "exim.conf"), "-bdf"], folder) as running:

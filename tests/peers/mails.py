@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import email
+import email.parser
 import hashlib
 import re
 from collections.abc import Iterable
@@ -64,15 +64,25 @@ def without_added(stored: bytes) -> bytes:
     return re.sub(rb"\r?\n", b"\r\n", stored[match.end() :])
 
 
-def read_maildir(folder: Path) -> list[Delivery]:
-    """What is in a maildir of Postfix or Exim, which put the envelope into fields."""
-    found = []
-    for file in (folder / "new").glob("*"):
-        stored = file.read_bytes()
-        fields = email.message_from_bytes(stored)
-        recipients = (fields["X-Original-To"] or fields["Envelope-to"]).split(", ")
-        found.append(Delivery(fields["Return-Path"].strip("<>"), tuple(recipients), without_added(stored)))
-    return found
+class Maildir:
+    """A maildir of Postfix or Exim, which put the envelope into fields. Each file is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._new = folder / "new"
+        self._read: dict[str, Delivery] = {}
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        for file in self._new.glob("*"):
+            if file.name not in self._read:
+                self._read[file.name] = _read_delivery(file.read_bytes())
+        return list(self._read.values())
+
+
+def _read_delivery(stored: bytes) -> Delivery:
+    fields = email.parser.BytesHeaderParser().parsebytes(stored)
+    recipients = (fields["X-Original-To"] or fields["Envelope-to"]).split(", ")
+    return Delivery(fields["Return-Path"].strip("<>"), tuple(recipients), without_added(stored))
 
 
 def keys(site: Site) -> dict[int, str]:

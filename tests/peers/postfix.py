@@ -17,7 +17,7 @@ import pytest
 
 from tests.peers.authority import Authority
 from tests.peers.greylist import Greylist
-from tests.peers.mails import Delivery, read_maildir
+from tests.peers.mails import Delivery, Maildir
 from tests.peers.programs import free_port, needs_root, open_folder, program
 
 MAIN = """\
@@ -107,11 +107,16 @@ class Postfix:
 
     folder: Path
     greylist: Greylist
+    maildir: Maildir
     ports: dict[str, int] = field(default_factory=dict)
 
     @property
+    def port(self) -> int:
+        return self.ports["plain"]
+
+    @property
     def deliveries(self) -> list[Delivery]:
-        return read_maildir(self.folder / "mail" / "all")
+        return self.maildir.deliveries
 
     @property
     def log(self) -> str:
@@ -151,7 +156,7 @@ def postfix(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
     needs_root("Postfix")
     with ExitStack() as stack:
         folder = stack.enter_context(open_folder("postfix"))
-        made = Postfix(folder, stack.enter_context(Greylist()))
+        made = Postfix(folder, stack.enter_context(Greylist()), Maildir(folder / "mail" / "all"))
         _write(made, authority, folder / "login" / "socket")
         control.append(str(folder / "etc"))
         started = subprocess.run([*control, "start"], capture_output=True, text=True, timeout=30)
