@@ -1,4 +1,4 @@
-"""``outbox account …``: relays and logins; `add` is in `account_add.py`."""
+"""``outbox account …``: relays and logins; `add` is in `account_add.py`, `oauth` and `login` in `oauth.py`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox.cli import account_add, output
+from outbox.cli import account_add, oauth, output
 from outbox.cli.account_add import FromFile, FromStdin, Name, Username, prompt, sealed
 from outbox.cli.session import confirm, password, session_of
 from outbox.core.account import Account, Tls
 from outbox.core.units import parse_duration
 from outbox.errors import Refused
+from outbox.oauth.setup import MECHANISMS
 
 if TYPE_CHECKING:
     from outbox.core.outcome import Report
     from outbox.smtp.connection import Relay
 
 app = account_add.app
+app.add_typer(oauth.app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -61,9 +63,10 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     with session.database() as db:
         found = accounts.account(db, name)
         senders = [each.address for each in accounts.senders(db, name)]
+        tokens = oauth.standing(db, found)
     now = session.clock.now()
     if as_json:
-        output.show_json(_facts(found, senders, now))
+        output.show_json({**_facts(found, senders, now), **({"oauth": tokens.facts} if tokens.words else {})})
         return
     output.show_record(
         {
@@ -73,6 +76,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             "login": found.username,
             "mechanism": found.mechanism,
             "password": f"sealed with key {found.key_id}" if found.secret else "none",
+            **({"oauth": tokens.words} if tokens.words else {}),
             "password version": found.credential_version,
             "authorities": found.ca_file or "the system's",
             "connections": found.max_connections,
@@ -102,6 +106,9 @@ def set_password(
         changed = replace(found, username=username or found.username)
         if not changed.username:
             raise Refused(f"account {name} has no login", hint=f"outbox account set-password {name} --username USER")
+        if found.mechanism in MECHANISMS:
+            words = f"account {name} logs in by {found.mechanism}, which takes access tokens and no password"
+            raise Refused(words, hint=f"outbox account oauth {name}")
         vault = session.vault
         changed = sealed(changed, vault, password(prompt(changed), from_stdin=password_stdin, from_file=password_file))
         with db.atomic():
@@ -125,7 +132,10 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     session = session_of(ctx)
     with session.database() as db:
         found = accounts.account(db, name)
-    secret = session.vault.open_account(found) if found.secret else Secret()
+        if found.mechanism in MECHANISMS:
+            secret = oauth.access_token(session, db, found)
+        else:
+            secret = session.vault.open_account(found) if found.secret else Secret()
     relay = Relay(
         host=found.relay_host,
         port=found.relay_port,
@@ -162,7 +172,7 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 def _remedy(account: Account, stage: str, words: str) -> str:
     """What to do about a test that failed; "" where only the relay's own words help."""
     if stage == "auth":
-        return f"outbox account set-password {account.name}"
+        return f"outbox account {'oauth' if account.mechanism in MECHANISMS else 'set-password'} {account.name}"
     if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER_FAILURE" in words:
         return "this port does not begin with TLS: --tls starttls"
     if stage == "banner" and words.startswith("no answer") and account.tls is not Tls.IMPLICIT:

@@ -15,6 +15,7 @@ import typer
 from outbox.cli import output
 from outbox.cli.session import password, session_of
 from outbox.core.account import Account, Mechanism, Tls, parse_relay
+from outbox.oauth.setup import MECHANISMS
 
 if TYPE_CHECKING:
     from outbox.core.secret import Secret
@@ -62,9 +63,11 @@ def add(
     )
     if (password_stdin or password_file) and not username:
         raise typer.BadParameter("a password needs a --username")
+    if mechanism in MECHANISMS and (not username or password_stdin or password_file):
+        raise typer.BadParameter(f"{mechanism} needs a --username, and takes access tokens instead of a password")
     with session.database() as db:
         accounts.check_new(db, new)
-        if username:
+        if username and mechanism not in MECHANISMS:
             vault = session.vault  # before anybody types a password in vain
             secret = password(prompt(new), from_stdin=password_stdin, from_file=password_file)
             new = sealed(new, vault, secret)
@@ -73,7 +76,8 @@ def add(
     output.say(
         f"added account {new.name}: {new.relay} ({new.tls})" + (f", logging in as {username}" if username else "")
     )
-    output.note(f"next: outbox account test {new.name}; outbox sender add ADDRESS --account {new.name}")
+    first = "test" if mechanism not in MECHANISMS else "oauth"
+    output.note(f"next: outbox account {first} {new.name}; outbox sender add ADDRESS --account {new.name}")
 
 
 def sealed(account: Account, vault: Vault, secret: Secret) -> Account:

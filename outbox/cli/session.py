@@ -111,25 +111,28 @@ def operator() -> str:
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by and by != name else "")
 
 
-def password(prompt: str, *, from_stdin: bool, from_file: Path | None) -> Secret:
-    """A password, from standard input, a file, or asked for twice; never from the command line, where `ps` shows it.
+def password(prompt: str, from_stdin: bool, from_file: Path | None, *, what: str = "password") -> Secret:
+    """A password, or `what` it is, from standard input, a file, or asked for; never from the command line, where `ps`
+    shows it.
 
     One newline at the end is taken off. Ends the command with a usage error when it is empty, has more lines than one,
     is not UTF-8, or cannot be asked for.
     """
+    option = "--" + what.replace(" ", "-")
     if from_stdin and from_file:
-        raise typer.BadParameter("give one of --password-stdin and --password-file")
+        raise typer.BadParameter(f"give one of {option}-stdin and {option}-file")
     if not from_stdin and from_file is None:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("no terminal to ask for the password: use --password-stdin or --password-file")
-        return Secret(str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)))
+            raise typer.BadParameter(f"no terminal to ask for the {what}: use {option}-stdin or {option}-file")
+        twice = what == "password"  # the others are pasted
+        return Secret(str(typer.prompt(prompt, hide_input=True, confirmation_prompt=twice, err=True)))
     try:
         content = sys.stdin.buffer.read(_MAX_PASSWORD + 1) if from_file is None else _read(from_file)
         text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise typer.BadParameter("the password is not UTF-8 text") from None
+        raise typer.BadParameter(f"the {what} is not UTF-8 text") from None
     if not text or len(content) > _MAX_PASSWORD or any(letter in text for letter in "\r\n\0"):
-        raise typer.BadParameter("a password is one line, and not empty")
+        raise typer.BadParameter(f"a {what} is one line, and not empty")
     return Secret(text)
 
 

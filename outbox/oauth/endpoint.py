@@ -55,7 +55,7 @@ async def ask_device(setup: Setup, *, deadline: float = DEADLINE) -> dict[str, A
     """Begin a login on another device (RFC 8628 §3.1). Raises GrantError."""
     fields = {"client_id": setup.client_id, **({"scope": setup.scope} if setup.scope else {})}
     async with _client(setup, setup.device_url) as client:
-        request = client.post(setup.device_url, data=fields, withhold_token=True, headers=dict(_HEADERS))
+        request = client.post(setup.device_url, data=fields, auth=None, headers=dict(_HEADERS))
         return _content(await _exchange(request, setup.device_url, setup, deadline), setup)
 
 

@@ -14,8 +14,11 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from outbox.core.account import is_loopback
+from outbox.core.account import Mechanism, is_loopback
 from outbox.core.secret import Secret
+
+MECHANISMS = frozenset({Mechanism.XOAUTH2, Mechanism.OAUTHBEARER})
+"""Those that log in with an access token."""
 
 
 class Grant(StrEnum):
