@@ -20,6 +20,8 @@ arrived), dot, rset, noop, quit; ``mail:ADDRESS`` and ``rcpt:ADDRESS`` win over 
     DROP, RST               close the connection with FIN, or with a reset
     HANG                    say nothing until `release()`, then go on with the honest answer
     Drip("250 ok", 0.05)    the reply, one byte at a time with a pause between
+    Plus("250 more")        the honest reply, and one more at once
+    Flood(b"250-x\\r\\n")    these bytes without end
     Accept(answer)          dot only: record the message as accepted, then answer
     ("250 ok", RST)         a tuple: one after the other
     [a, b, None]            a list: the first time, the second …; honest after its end. Counts over all connections
@@ -43,7 +45,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.relay_session import DROP, GARBAGE, HANG, RST, Accept, Answer, Drip, Received, Session, server_context
+from tests.relay_session import (
+    DROP,
+    GARBAGE,
+    HANG,
+    RST,
+    Accept,
+    Answer,
+    Drip,
+    Flood,
+    Plus,
+    Received,
+    Session,
+    server_context,
+)
 
 __all__ = [
     "DROP",
@@ -54,6 +69,8 @@ __all__ = [
     "Accept",
     "Answer",
     "Drip",
+    "Flood",
+    "Plus",
     "Received",
     "Relay",
     "Session",

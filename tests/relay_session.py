@@ -29,6 +29,7 @@ class Act(Enum):
 
 DROP, RST, HANG = Act.DROP, Act.RST, Act.HANG
 GARBAGE = b"\x00\xff2_0 what\r\n"
+FLOOD = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,23 @@ class Accept:
     answer: Answer = None
 
 
-Answer = Union[None, str, bytes, Act, Drip, Accept, "tuple[Answer, ...]", "Callable[[Session, str], Answer]"]
+@dataclass(frozen=True)
+class Plus:
+    """The honest reply and `text`, in one segment."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Flood:
+    """`octets`, again and again, until the client closes, or 64 MB are said."""
+
+    octets: bytes
+
+
+Answer = Union[
+    None, str, bytes, Act, Drip, Plus, Flood, Accept, "tuple[Answer, ...]", "Callable[[Session, str], Answer]"
+]
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,12 @@ class Session:
                     raise Gone
                 self.send(bytes([octet]))
             return answer.text
+        if isinstance(answer, Flood):
+            for _ in range(FLOOD // len(answer.octets)):
+                self.send(answer.octets)
+            raise Gone
+        if isinstance(answer, Plus):
+            answer = f"{honest if isinstance(honest, str) else honest.decode()}\r\n{answer.text}"
         reply = honest if answer is None else answer
         assert isinstance(reply, str | bytes)
         self.send(reply)
@@ -269,6 +292,7 @@ class Session:
         answer = self._settle(self.relay.answer_for("dot"), ".")
         said = answer[0] if isinstance(answer, tuple) else answer
         said = said.text if isinstance(said, Drip) else said
+        said = None if isinstance(said, Plus) else said
         positive = bool(self.recipients) if said is None else isinstance(said, str) and said.startswith("2")
         if positive or isinstance(answer, Accept):
             message = Received(self.sender or "", tuple(self.recipients), self.parameters, content, self)

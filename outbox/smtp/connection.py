@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import sanitise
-from outbox.smtp.dial import dial, is_loopback, pin_fault, settings_flaw, tls_context, tls_fault, unread
+from outbox.smtp.dial import dial, is_loopback, pin_fault, settings_flaw, tls_context, tls_fault, tls_name, unread
 from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Deadlines, Relay
@@ -87,10 +87,10 @@ class Connection(asyncio.Protocol):
         except OSError as error:  # reset before it began
             return Report(Stage.CONNECT, fault=sanitise(str(error)))
         report = await connection._converse(opening(connection.session))
-        if report is None:
+        if report is None and connection.usable:
             return connection
         await connection.close()
-        return report
+        return report or connection._useless()
 
     async def deliver(self, envelope: Envelope, message: Rendered, mark: Mark) -> Report:
         """One transaction. `mark` is awaited when 64 KiB or less of the body are left, and the dot follows only if it
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         """
         assert not self._dialogue.busy, "one transaction at a time"
         if not self.usable:
-            return replace(self.session.report(Stage.MAIL, fault="the connection is gone"), stale=True)
+            return self._useless()
         if self.session.dirty:
             failure = await self._converse(reset(self.session))
             if failure is not None:
@@ -164,6 +164,14 @@ class Connection(asyncio.Protocol):
     def tls_name(self) -> str:
         """``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or ``""``."""
         return self.session.tls_name
+
+    def _useless(self) -> Report:
+        """It is of no more use, and nothing was being asked when it came to that. Stale only where it was of use once:
+        a relay that lets us in and closes is no reason to try again at once, for ever.
+        """
+        used = self.session.transactions > 0
+        fault = "the relay closed the connection, or spoke unasked"
+        return replace(self.session.report(Stage.MAIL if used else self.session.stage, fault=fault), stale=used)
 
     # ---------------------------------------------------------------- conversations
 
@@ -253,9 +261,8 @@ class Connection(asyncio.Protocol):
         if secured is not None:
             self._transport = secured
             secured.set_write_buffer_limits(high=1, low=0)
-            # The cipher's own idea of a version is the oldest that has it.
-            peer, cipher = secured.get_extra_info("ssl_object"), secured.get_extra_info("cipher")[0]
-            self.session.tls_name = f"{peer.version()} {cipher}"
+            peer = secured.get_extra_info("ssl_object")
+            self.session.tls_name = tls_name(peer)
             fault = pin_fault(self.relay, peer.getpeercert(binary_form=True))
         if fault or secured is None:
             self._perform(self._dialogue.failed(fault))

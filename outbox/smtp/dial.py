@@ -151,6 +151,12 @@ def pin_fault(relay: Relay, certificate: bytes | None) -> str:
     return f"the relay's certificate is not the pinned one: its SHA-256 is {seen}"
 
 
+def tls_name(peer: ssl.SSLObject) -> str:
+    """``"TLSv1.3 TLS_AES_256_GCM_SHA384"``."""
+    cipher = peer.cipher()
+    return f"{peer.version()} {cipher[0] if cipher else ''}"  # the cipher names the oldest version that has it
+
+
 def tls_fault(error: Exception) -> str:
     """A failed handshake in words."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -233,7 +233,7 @@ class _Transaction:
         if stage is Stage.DATA:
             self.data = answer
         elif 300 <= answer.code < 400:
-            raise Fault(f"{answer.code} is no answer to {stage.upper()}: {answer.text}")
+            raise self._out_of_step(stage, answer)
         elif stage is Stage.MAIL:
             self.mail = answer
         elif self._is_mail_accepted():  # else its refusal is only the echo of MAIL's
@@ -269,8 +269,13 @@ class _Transaction:
             return None
         assert data is not None
         if data.positive or data.intermediate:
-            raise Fault(f"{data.code} is no answer to DATA: {data.text}")
+            raise self._out_of_step(Stage.DATA, data)
         return self._report(Stage.DATA, data)
+
+    def _out_of_step(self, stage: Stage, answer: Reply) -> Fault:
+        """Perhaps there was a reply too many or too few, and a refusal was somebody else's: nobody is refused by it."""
+        self.answers = [each if each is not None and each.positive else None for each in self.answers]
+        return Fault(f"{answer.code} is no answer to {stage.upper()}: {answer.text}")
 
     def _nothing(self) -> Generator[Action, Sent, None]:
         """The relay waits for a message to nobody: a lone dot, and its answer means nothing (RFC 2920 §3.1), so it is

@@ -24,12 +24,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from outbox.core.judge import classify
 from outbox.core.message import Recipient
 from outbox.core.outcome import Scope, Stage, Verdict
+from outbox.core.secret import Secret
 from outbox.core.settlement import Fate, Trial, fates_of
+from outbox.smtp import session as smtp
 from outbox.smtp.connection import Relay
+from outbox.smtp.dialogue import Dialogue
+from outbox.smtp.opening import opening
 from tests import relay as scripted
 from tests.relay import GARBAGE, HANG, server_context
 from tests.relay_session import DROP, Answer, Session
-from tests.smtp.sending import HELLO, TO_ANN, account, deadlines, run, send
+from tests.smtp.peer import Peer
+from tests.smtp.sending import HELLO, TO_ANN, account, connect, deadlines, run, send
 
 PASSWORD = "correct horse"
 SECRETS = (b"AUTH", b"MAIL", b"correct", base64.b64encode(f"\0ann\0{PASSWORD}".encode()), b"Subject", b"example.net")
@@ -237,6 +242,36 @@ def test_what_was_said_before_tls_is_forgotten(authority: Authority) -> None:
         report = run(send(settings))
     assert (report.stage, report.reply and report.reply.code) == (Stage.AUTH, 504)
     assert sum(line.startswith("EHLO") for line in relay.commands) == 2
+
+
+def test_nothing_of_it_is_left_where_there_is_only_helo_behind_tls(authority: Authority) -> None:
+    with scripted.Relay({"ehlo-tls": "502 what?"}, tls="starttls", context=good(authority)) as relay:
+        report = run(send(account(relay, tls="starttls", ca_file=authority.file)))
+    assert report.stage is Stage.DOT
+    assert "MAIL FROM:<shop@example.com>" in relay.commands, "SIZE was offered in clear only"
+
+
+def test_a_login_is_not_said_in_clear_because_starttls_was_not_offered() -> None:
+    settings = Relay("relay.example", 587, "opportunistic", username="ann", password=Secret(PASSWORD))
+    for mechanism in ("auto", "cram-md5", "scram-sha-256", "xoauth2", "oauthbearer", "login"):
+        session = smtp.Session(replace(settings, mechanism=mechanism))
+        offer = b"250-relay.example\r\n250 AUTH PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2 OAUTHBEARER\r\n"
+        peer = Peer({b"EHLO": offer})
+        report = peer.play(Dialogue(session), opening(session))
+        assert report is not None
+        assert (report.stage, report.reply and report.reply.status) == (Stage.AUTH, "5.7.11")
+        assert peer.said == [b"EHLO localhost\r\n"]
+
+
+@pytest.mark.parametrize(("tls", "offered"), [("starttls", True), (None, False)])
+def test_whether_starttls_was_offered_is_remembered(tls: str | None, offered: bool, authority: Authority) -> None:
+    async def story(relay: scripted.Relay) -> bool:
+        connection = await connect(opportunistic(relay, authority))
+        await connection.close()
+        return connection.starttls_offered
+
+    with scripted.Relay(tls=tls, context=good(authority)) as relay:
+        assert run(story(relay)) is offered
 
 
 class Coalescing:
