@@ -117,7 +117,7 @@ class Account:
         if self.breaker_until is None and not self.pause_reason:
             return ()
         relay = self.breaker_failures >= BREAKER_THRESHOLD and _over(self.breaker_until, now)
-        account = _half_open(self.pause_reason, self.paused_until, now)
+        account = is_half_open(self.pause_reason, self.paused_until, now)
         of_relay = (Subject(Scope.RELAY, self.relay_host, self.relay_port),) if relay else ()
         return (*of_relay, Subject(Scope.ACCOUNT, self.name)) if account else of_relay
 
@@ -158,9 +158,12 @@ class Sender:
     def is_paused(self, now: datetime) -> bool:
         return _paused(self.pause_reason, self.paused_until, now)
 
+    is_closed = is_paused
+    """Nothing from this address may be sent now, not even to try it."""
+
     def half_open(self, now: datetime) -> tuple[Subject, ...]:
         """Itself, where one message at a time may try it now."""
-        over = _half_open(self.pause_reason, self.paused_until, now)
+        over = is_half_open(self.pause_reason, self.paused_until, now)
         return (Subject(Scope.SENDER, self.address),) if over else ()
 
     @property
@@ -189,13 +192,14 @@ class Route:
 
     def blocked(self, now: datetime) -> str:
         """Why this lane's mail waits now, in words: sender, domain and account paused or probing, relay left alone."""
-        of_domain = self.domain.blocked(now) if self.domain is not None else ""
-        return self.sender.blocked(now) or of_domain or self.account.blocked(now)
+        rows = [each for each in (self.sender, self.domain, self.account) if each is not None]
+        closed = [each for each in rows if each.is_closed(now)]
+        return next(filter(None, (each.blocked(now) for each in closed + rows)), "")
 
     def is_closed(self, now: datetime) -> bool:
         """Nothing of this lane may be sent now, not even to try."""
-        of_domain = self.domain is not None and self.domain.is_paused(now)
-        return of_domain or self.sender.is_paused(now) or self.account.is_closed(now)
+        of_domain = self.domain is not None and self.domain.is_closed(now)
+        return of_domain or self.sender.is_closed(now) or self.account.is_closed(now)
 
     def half_open(self, now: datetime) -> tuple[Subject, ...]:
         """What a message of this lane would try now; empty where nothing is in doubt. The relay comes first."""
@@ -320,9 +324,9 @@ def _over(until: datetime | None, now: datetime) -> bool:
     return until is not None and until <= now
 
 
-def _half_open(reason: str, until: datetime | None, now: datetime) -> bool:
-    """A runner's pause that is over; a person's is then no more."""
-    return bool(reason) and _over(until, now) and not reason.startswith(BY_OPERATOR)
+def is_half_open(reason: str | None, until: datetime | None, now: datetime) -> bool:
+    """Whether this is a runner's pause that is over. A person's, when it is over, is no more."""
+    return bool(reason) and not str(reason).startswith(BY_OPERATOR) and _over(until, now)
 
 
 def _ids(text: str) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """Probes in the database: of what is half-open, one message at a time is tried, over all runners.
 
-Every function is statements in the caller's open transaction. A probe is taken by a conditional UPDATE in the
-transaction of the claim, so that of two runners that see the same pause end one gets it; it is let go of, by its own
-`until`, in the transaction of the settlement. A prober that dies is overtaken when that time is over.
+Every function is statements in the caller's open transaction. A probe is taken in the transaction of the claim, so that
+of two runners that see the same pause end one gets it; it is let go of, by its own `until`, in the transaction of the
+settlement. A prober that dies is overtaken when that time is over.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import Database
+from peewee import Database, SqliteDatabase
 
-from outbox.core.account import BREAKER_THRESHOLD
+from outbox.core.account import BREAKER_THRESHOLD, is_half_open
 from outbox.core.outcome import Scope
 from outbox.core.pause import PROBE_TIME, Probe, Probed, Subject
 from outbox.store import tables
@@ -21,19 +21,24 @@ from outbox.store.journal import Act, journal
 
 
 def take(db: Database, subjects: tuple[Subject, ...], now: datetime) -> Probe | None:
-    """All of them, or none: None when somebody else tries one of them, or it is not half-open any more."""
-    now -= timedelta(microseconds=now.microsecond % 1000)  # as it is stored
-    probe = Probe(tuple(sorted(subjects, key=_relays_first)), now + PROBE_TIME)
-    for number, each in enumerate(probe.subjects):
-        if not _take(db, each, probe, now):
-            _release(db, probe, probe.subjects[: number + 1])
-            return None
+    """All of them, or none: None when somebody else tries one of them, or it is not half-open any more.
+
+    The rows are locked, looked at, and then written; so nothing that was taken has to be given back.
+    """
+    probe = Probe(subjects, now - timedelta(microseconds=now.microsecond % 1000) + PROBE_TIME)  # as it is stored
+    found = {each: _locked(db, each) for each in sorted(subjects, key=_relays_first)}
+    if not all(_may_be_tried(each, rows, now) for each, rows in found.items()):
+        return None
+    for each in found:
+        _table(each).update(probe_until=probe.until).where(_is(each)).execute(db)
     return probe
 
 
 def release(db: Database, probe: Probe) -> None:
     """Nobody tries any more: nothing was learnt."""
-    _release(db, probe, probe.subjects)
+    for each in probe.subjects:
+        row = _table(each)
+        row.update(probe_until=None).where(_is(each), row.probe_until == probe.until).execute(db)
 
 
 def finish(db: Database, probed: Probed, act: Act) -> None:
@@ -46,30 +51,20 @@ def finish(db: Database, probed: Probed, act: Act) -> None:
             _recover(db, each, act)
 
 
-def _take(db: Database, subject: Subject, probe: Probe, now: datetime) -> bool:
-    if subject.scope is Scope.RELAY:
-        return _take_relay(db, subject, probe, now)
+def _locked(db: Database, subject: Subject) -> list[Any]:
+    """Its rows; of a relay, all of its accounts'. SQLite's one lock is the transaction's already."""
     row = _table(subject)
-    free = row.probe_until.is_null() | (row.probe_until <= now)
-    if any(each.scope is Scope.RELAY for each in probe.subjects) and subject.scope is Scope.ACCOUNT:
-        free = row.probe_until == probe.until  # with its relay
-    return bool(row.update(probe_until=probe.until).where(_is(subject), free, _is_over(row, now)).execute(db))
+    query = row.select().where(_is(subject)).order_by(row._meta.primary_key)
+    return list((query if isinstance(db, SqliteDatabase) else query.for_update()).execute(db))
 
 
-def _take_relay(db: Database, subject: Subject, probe: Probe, now: datetime) -> bool:
-    """The relay's probe is that of all its accounts: all of them are free, or there is no probe."""
-    row, relay = tables.Account, _is(subject)
-    free = row.probe_until.is_null() | (row.probe_until <= now)
-    rows = row.update(probe_until=probe.until).where(relay, free).execute(db)
-    over = (row.breaker_until <= now) & (row.breaker_failures >= BREAKER_THRESHOLD)
-    rests = row.breaker_until > now
-    return rows == _count(db, row, relay) and bool(_count(db, row, relay, over)) and not _count(db, row, relay, rests)
-
-
-def _release(db: Database, probe: Probe, subjects: tuple[Subject, ...]) -> None:
-    for each in subjects:
-        row = _table(each)
-        row.update(probe_until=None).where(_is(each), row.probe_until == probe.until).execute(db)
+def _may_be_tried(subject: Subject, rows: list[Any], now: datetime) -> bool:
+    if not rows or any(each.probe_until is not None and now < each.probe_until for each in rows):
+        return False
+    if subject.scope is not Scope.RELAY:
+        return is_half_open(rows[0].pause_reason, rows[0].paused_until, now)
+    rests = any(each.breaker_until is not None and now < each.breaker_until for each in rows)
+    return not rests and any(each.breaker_until and each.breaker_failures >= BREAKER_THRESHOLD for each in rows)
 
 
 def _recover(db: Database, subject: Subject, act: Act) -> None:

@@ -1,9 +1,9 @@
-"""Accounts, senders, pauses, the breaker and the journal, on both databases."""
+"""Accounts, senders and the journal, on both databases."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 
 import peewee
 import pytest
@@ -12,38 +12,13 @@ from outbox.core.account import Account, Mechanism, Sender, Tls
 from outbox.core.secret import Secret
 from outbox.errors import Refused, VaultError
 from outbox.keys import Keys, Origin, new
-from outbox.store import accounts, senders, tables
-from outbox.store.accounts import account, add_account, pause_account, registry, relay_recovered, trip_relay
-from outbox.store.journal import Act, journal
-from outbox.store.senders import add_sender, pause_sender
+from outbox.store import accounts, faults, senders, tables
+from outbox.store.accounts import account, add_account, pause_account, registry
+from outbox.store.journal import journal
+from outbox.store.senders import add_sender
 from outbox.vault import Binding, Vault
-
-NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
-ANN = Act("ann", NOW)
-RUNNER = Act("runner 1", NOW)
-SHOP = Account("shop", "smtp.example.com", 587, Tls.STARTTLS, username="shop@example.com", secret="gAAAA-token")
-BACKUP = Account("backup", "127.0.0.1", 25, Tls.NONE)
-
-
-def later(**by: float) -> Act:
-    return Act("runner 1", NOW + timedelta(**by))
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    """Two accounts, and ``shop@example.com`` and ``*@example.org`` registered to the first."""
-    with database.atomic():
-        add_account(database, SHOP, ANN)
-        add_account(database, BACKUP, ANN)
-        add_sender(database, Sender("shop@example.com", "shop", "Shop"), ANN)
-        add_sender(database, Sender("*@example.org", "shop"), ANN)
-    return database
-
-
-def journaled(db: peewee.Database) -> list[tuple[str, str, str]]:
-    query = tables.Journal.select().order_by(tables.Journal.id)
-    return [(line.who, line.verb, line.matching) for line in query.execute(db)]
-
+from tests.contract.registered import ANN, AUTH, NOW, RUNNER, SHOP, journaled
+from tests.contract.registered import db as db
 
 # ---- reading and writing
 
@@ -136,7 +111,7 @@ def test_every_change_leaves_a_line_in_the_journal_and_a_rollback_takes_both(db:
 
 
 def test_a_new_password_has_a_new_version_and_lifts_what_a_runner_paused(db: peewee.Database) -> None:
-    assert pause_account(db, "shop", "auth: 535 5.7.8 no", NOW + timedelta(hours=1), RUNNER, used=1)
+    assert faults.pause_account(db, "shop", AUTH, RUNNER, used=1)
     accounts.set_password(db, replace(account(db, "shop"), secret="new", key_id="k", username="u"), ANN)
     found = account(db, "shop")
     assert (found.secret, found.key_id, found.username, found.credential_version) == ("new", "k", "u", 2)
@@ -181,104 +156,6 @@ def test_a_swapped_token_or_a_redirected_host_does_not_open(db: peewee.Database)
     for name in ("one", "two"):
         with pytest.raises(VaultError, match=f"account {name}: the account name is now '{name}'"):
             vault.open_account(account(db, name))
-
-
-# ---- pauses
-
-
-def test_a_fault_met_with_an_old_password_does_not_pause_the_repaired_account(db: peewee.Database) -> None:
-    accounts.set_password(db, replace(account(db, "shop"), secret="new"), ANN)
-    assert not pause_account(db, "shop", "auth: 535", None, RUNNER, used=1)
-    assert not pause_sender(db, "shop@example.com", "mail: 553", None, RUNNER, used=1)
-    assert (account(db, "shop").pause_reason, accounts.sender(db, "shop@example.com").pause_reason) == ("", "")
-    assert pause_account(db, "shop", "auth: 535", None, RUNNER, used=2)
-
-
-def test_a_runner_does_not_replace_a_persons_pause(db: peewee.Database) -> None:
-    pause_account(db, "shop", "moving", None, ANN)
-    pause_sender(db, "shop@example.com", "moving", None, ANN)
-    assert not pause_account(db, "shop", "auth: 535", NOW + timedelta(hours=1), RUNNER, used=1)
-    assert not pause_sender(db, "shop@example.com", "mail: 553", NOW + timedelta(hours=1), RUNNER, used=1)
-    assert account(db, "shop").pause_reason == "operator: moving"
-    assert accounts.sender(db, "shop@example.com").paused_until is None
-
-
-def test_one_fault_seen_by_ten_connections_is_one_line_and_never_shortens_the_pause(db: peewee.Database) -> None:
-    before = len(journaled(db))
-    for minutes in (60, 5, 30):
-        assert pause_account(db, "shop", "auth: 535", NOW + timedelta(minutes=minutes), RUNNER, used=1)
-        assert pause_sender(db, "shop@example.com", "553", NOW + timedelta(minutes=minutes), RUNNER, used=1)
-    assert account(db, "shop").paused_until == NOW + timedelta(minutes=60)
-    assert accounts.sender(db, "shop@example.com").paused_until == NOW + timedelta(minutes=60)
-    assert len(journaled(db)) == before + 2
-
-
-def test_a_fault_of_an_account_or_sender_that_is_gone_pauses_nothing(db: peewee.Database) -> None:
-    assert not pause_account(db, "gone", "auth: 535", None, RUNNER, used=1)
-    assert not pause_sender(db, "gone@example.net", "553", None, RUNNER, used=1)
-    with pytest.raises(Refused):
-        pause_account(db, "gone", "why", None, ANN)
-    with pytest.raises(Refused):
-        pause_sender(db, "gone@example.net", "why", None, ANN)
-
-
-def test_one_refused_address_of_a_domain_does_not_stop_the_others(db: peewee.Database) -> None:
-    assert pause_sender(db, "Ann@Example.org", "mail: 553", None, RUNNER, used=1)
-    paused, other = registry(db).resolve("ann@example.org"), registry(db).resolve("bo@example.org")
-    assert paused is not None
-    assert other is not None
-    assert paused.blocked(NOW) == "sender ann@example.org is paused: mail: 553"
-    assert (other.sender.address, other.blocked(NOW)) == ("*@example.org", "")
-    senders.resume_sender(db, "ann@example.org", ANN)
-    assert accounts.sender(db, "ann@example.org").pause_reason == ""
-
-
-def test_an_address_that_cannot_be_registered_by_itself_pauses_its_domain(db: peewee.Database) -> None:
-    assert pause_sender(db, '"a,b"@example.org', "mail: 553", None, RUNNER, used=1)
-    assert accounts.sender(db, "*@example.org").pause_reason == "mail: 553"
-
-
-def test_resuming_an_account_lifts_every_pause_and_tries_the_relay_at_once(db: peewee.Database) -> None:
-    pause_account(db, "shop", "moving", None, ANN)
-    for second in range(5):
-        trip_relay(db, "smtp.example.com", 587, "connect: refused", later(seconds=second))
-    accounts.resume_account(db, "shop", ANN)
-    found = account(db, "shop")
-    assert (found.pause_reason, found.breaker_failures, found.breaker_until) == ("", 0, None)
-
-
-# ---- the breaker
-
-
-def test_the_fifth_failure_opens_the_breaker_of_every_account_at_that_relay(db: peewee.Database) -> None:
-    twin = replace(SHOP, name="twin", username="", secret=None)
-    add_account(db, twin, ANN)
-    opened = [trip_relay(db, "smtp.example.com", 587, "connect: refused", later(seconds=n)) for n in range(5)]
-    until = NOW + timedelta(seconds=4 + 30)
-    assert opened == [None, None, None, None, until]
-    for name in ("shop", "twin"):
-        assert (account(db, name).breaker_failures, account(db, name).breaker_until) == (5, until)
-    assert account(db, "backup").breaker_failures == 0
-    assert ("runner 1", "relay trip", "relay=smtp.example.com:587") in journaled(db)
-
-
-def test_failures_of_connections_that_were_under_way_do_not_count_while_it_is_open(db: peewee.Database) -> None:
-    for _ in range(20):
-        trip_relay(db, "smtp.example.com", 587, "connect: refused", RUNNER)
-    assert account(db, "shop").breaker_failures == 5
-    assert trip_relay(db, "smtp.example.com", 587, "again", later(seconds=31)) == NOW + timedelta(seconds=31 + 60)
-
-
-def test_one_success_closes_the_breaker_and_a_quiet_one_writes_nothing(db: peewee.Database) -> None:
-    for _ in range(5):
-        trip_relay(db, "smtp.example.com", 587, "connect: refused", RUNNER)
-    relay_recovered(db, "smtp.example.com", 587, later(seconds=31))
-    found = account(db, "shop")
-    assert (found.breaker_failures, found.breaker_until, found.breaker_reason) == (0, None, "")
-    lines = journaled(db)
-    assert lines[-1] == ("runner 1", "relay recover", "relay=smtp.example.com:587")
-    relay_recovered(db, "smtp.example.com", 587, later(seconds=32))
-    assert journaled(db) == lines
 
 
 # ---- senders

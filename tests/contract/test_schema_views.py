@@ -39,13 +39,19 @@ def _register(db: peewee.Database) -> None:
         "INSERT INTO outbox_account (name, relay_host, relay_port, tls, pause_reason, paused_until, breaker_until,"
         " breaker_reason) VALUES (?, 'relay.example.com', 587, 'starttls', ?, ?, ?, ?)"
     )
-    run(db, account, "main", "was wrong, once", PAST, PAST, "was down, once")
+    run(db, account, "main", "operator: moved, once", PAST, PAST, "was down, once")
     run(db, account, "bulk", "535 bad password", None, None, None)
     run(db, account, "far", None, None, FUTURE, "connection refused")
+    run(db, account, "tried", "auth: 535 bad password", PAST, None, None)
+    run(db, account, "rested", None, None, PAST, "connection refused")
+    run(db, "UPDATE outbox_account SET breaker_failures = 5 WHERE name = 'rested'")
     sender = "INSERT INTO outbox_sender (address, account, pause_reason, paused_until) VALUES (?, ?, ?, ?)"
     run(db, sender, "shop@example.com", "main", None, None)
     run(db, sender, "news@example.com", "bulk", None, None)
     run(db, sender, "far@example.com", "far", None, None)
+    run(db, sender, "tried@example.com", "tried", None, None)
+    run(db, sender, "rested@example.com", "rested", None, None)
+    run(db, sender, "spam@example.com", "tried", "brake: 554 5.7.1 spam", at(1))
     run(db, sender, "*@corp.example", "main", "on holiday", FUTURE)
     run(db, sender, "ceo@corp.example", "main", None, None)
     runner = (
@@ -252,6 +258,9 @@ def test_who_is_paused_and_why(audited: peewee.Database) -> None:
         ("clerk@corp.example", "main", 1, "on holiday", FUTURE),
         ("far@example.com", "far", 1, "connection refused", FUTURE),
         ("news@example.com", "bulk", 1, "535 bad password", None),
+        ("rested@example.com", "rested", 0, "probing: connection refused", PAST),
+        ("spam@example.com", "tried", 0, "probing: brake: 554 5.7.1 spam", at(1)),
+        ("tried@example.com", "tried", 0, "probing: auth: 535 bad password", PAST),
     ]
 
 

@@ -7,7 +7,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from outbox.core.account import Account, Registry, Sender, Tls, fold, is_loopback, may_log_in, tripped
+from outbox.core.account import (
+    BY_OPERATOR,
+    PROBING,
+    Account,
+    Registry,
+    Route,
+    Sender,
+    Tls,
+    fold,
+    is_loopback,
+    may_log_in,
+    tripped,
+)
+from outbox.core.outcome import Scope
+from outbox.core.pause import Probe, Subject
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHOP = Account("shop", "smtp.example.com", 587, Tls.STARTTLS)
@@ -80,7 +94,7 @@ def test_whatever_is_paused_says_why_and_until_when(until: datetime | None) -> N
         assert route is not None
         assert route.blocked(NOW) == expected
         if until is not None:
-            assert route.blocked(until) == ""
+            assert route.blocked(until) == expected.replace(f"paused{words}", PROBING)
 
 
 def test_a_paused_domain_of_another_account_does_not_stop_an_exact_address() -> None:
@@ -104,6 +118,77 @@ def test_the_breaker_opens_at_the_fifth_failure_and_doubles_to_fifteen_minutes()
         waits.append(None if until is None else int((until - NOW).total_seconds()))
     assert waits == [None, None, None, None, 30, 60, 120, 240, 480, 900, 900, 900]
     assert tripped(10**9, NOW) == (10**9 + 1, NOW + timedelta(minutes=15))
+
+
+# ---- half-open
+
+ENDED = NOW - timedelta(seconds=1)
+SENDER = Sender("a@example.com", "shop")
+PAUSED = replace(SHOP, pause_reason="auth: 535 no", paused_until=ENDED)
+RESTED = replace(SHOP, breaker_failures=5, breaker_until=ENDED, breaker_reason="connect: refused")
+THE_ACCOUNT = Subject(Scope.ACCOUNT, "shop")
+THE_RELAY = Subject(Scope.RELAY, "smtp.example.com", 587)
+THE_SENDER = Subject(Scope.SENDER, "a@example.com")
+
+
+@pytest.mark.parametrize(
+    ("route", "subjects"),
+    [
+        (Route(PAUSED, SENDER), (THE_ACCOUNT,)),
+        (Route(RESTED, SENDER), (THE_RELAY,)),
+        (Route(SHOP, replace(SENDER, pause_reason="mail: 553 no", paused_until=NOW)), (THE_SENDER,)),
+        (
+            Route(
+                replace(RESTED, pause_reason="x", paused_until=NOW), replace(SENDER, pause_reason="y", paused_until=NOW)
+            ),
+            (THE_RELAY, THE_ACCOUNT, THE_SENDER),
+        ),
+        (
+            Route(SHOP, SENDER, Sender("*@example.com", "shop", pause_reason="x", paused_until=ENDED)),
+            (Subject(Scope.SENDER, "*@example.com"),),
+        ),
+    ],
+)
+def test_what_a_runner_has_paused_is_half_open_when_that_is_over(route: Route, subjects: tuple[Subject, ...]) -> None:
+    assert route.half_open(NOW) == subjects
+    assert not route.is_closed(NOW)
+    assert PROBING in route.blocked(NOW)
+    assert not route.admits(None, NOW)
+    assert route.admits(Probe(subjects, NOW), NOW)
+    assert not route.admits(Probe(subjects[1:], NOW), NOW)
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        SHOP,
+        replace(PAUSED, pause_reason=f"{BY_OPERATOR}moving"),
+        replace(PAUSED, paused_until=None),
+        replace(PAUSED, paused_until=NOW + timedelta(seconds=1)),
+        replace(RESTED, breaker_until=NOW + timedelta(seconds=1)),
+        replace(RESTED, breaker_failures=4),
+    ],
+    ids=["no pause", "a person's", "without an end", "not over", "resting", "never tripped"],
+)
+def test_nothing_else_is_half_open(account: Account) -> None:
+    assert Route(account, SENDER).half_open(NOW) == ()
+
+
+def test_a_probe_does_not_get_through_a_new_pause() -> None:
+    paused_again = replace(PAUSED, paused_until=NOW + timedelta(hours=1))
+    assert not Route(paused_again, SENDER).admits(Probe((THE_ACCOUNT,), NOW), NOW)
+
+
+def test_somebody_tries_for_as_long_as_the_row_says() -> None:
+    tried = Route(replace(PAUSED, probe_until=NOW + timedelta(seconds=1)), SENDER)
+    assert tried.is_probed(NOW)
+    assert not tried.is_probed(NOW + timedelta(seconds=1))
+    assert not Route(PAUSED, SENDER).is_probed(NOW)
+
+
+def test_a_pause_is_named_before_what_is_only_probing() -> None:
+    route = Route(replace(SHOP, pause_reason="auth: 535 no"), replace(SENDER, pause_reason="x", paused_until=ENDED))
+    assert route.blocked(NOW) == "account shop is paused: auth: 535 no"
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "::1"])
