@@ -5,8 +5,6 @@ A secret comes from a prompt, standard input or a file, and is never an argument
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +41,12 @@ TokenUrl = Annotated[str, typer.Option("--token-url", metavar="URL", help="Where
 DeviceUrl = Annotated[str, typer.Option("--device-url", metavar="URL", help="Where `login` begins; https.")]
 Scope = Annotated[str, typer.Option("--scope", help="What is asked for, separated by spaces.")]
 
-sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+
+async def sleep(seconds: float) -> None:
+    """While a person decides."""
+    import asyncio
+
+    await asyncio.sleep(seconds)
 
 
 @app.command()
@@ -123,6 +126,8 @@ def login(
     """Consent in a browser, on any device, that the account sends mail. What is not given is taken from what is stored
     already.
     """
+    import asyncio
+
     from outbox.store import accounts
 
     session = session_of(ctx)
@@ -159,6 +164,8 @@ def login(
 
 def access_token(session: Session, db: Database, account: Account) -> Secret:
     """The access token of an account, renewed if it has to be, as a runner does it. Raises OAuthError, VaultError."""
+    import asyncio
+
     from outbox.runner.tokens import Direct, Tokens
 
     who = f"command {session.clock.token()}"
