@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -13,17 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from outbox.config.units import Duration, Words, words
 from outbox.core.account import is_loopback
 from outbox.core.address import parse_address
+from outbox.core.staging import Mode, Staging
 
 EVENT_KINDS = ("accepted", "delayed", "bounced", "expired", "doubt", "paused")
-
-
-class Mode(StrEnum):
-    """Where mail goes. Anything but LIVE is for copies of a production database."""
-
-    LIVE = "live"
-    REDIRECT = "redirect"
-    ALLOWLIST = "allowlist"
-    OFF = "off"
 
 
 def _kinds(value: str) -> str:
@@ -57,12 +48,13 @@ class DeliverConfig(Section):
         default="", description="whom mode allowlist lets through: addresses, and *@example.com for a whole domain"
     )
 
+    def staging(self) -> Staging:
+        """The same, as `core` knows it. Raises ValueError with a sentence."""
+        return Staging(self.mode, self.redirect_to, words(self.allow))
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.mode is Mode.REDIRECT and not self.redirect_to:
-            raise ValueError("mode redirect needs redirect_to")
-        if self.mode is Mode.ALLOWLIST and not self.allow:
-            raise ValueError("mode allowlist needs allow")
+        self.staging()
         return self
 
 

@@ -25,7 +25,6 @@ from outbox.core.render import Rendered
 from outbox.errors import VaultError
 from outbox.vault import DkimBinding, Kind, Vault
 
-
 MAX_ADDRESSES = 4096
 """Of how many addresses it is remembered which keys sign."""
 

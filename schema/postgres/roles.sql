@@ -55,6 +55,7 @@ GRANT UPDATE (address, fate, code, status, reply, at) ON outbox_recipient TO out
 GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner, outbox_limit, outbox_usage,
   outbox_reply_rule, outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease TO outbox_runner;
 GRANT INSERT ON outbox_journal TO outbox_runner;
+GRANT UPDATE (count) ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
 
 -- The auditor.
