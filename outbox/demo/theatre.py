@@ -26,7 +26,7 @@ from outbox.store import accounts, migrate, senders
 from outbox.store.database import connect
 from outbox.store.journal import Act
 
-CONFIGURATION = 'database = "shop.db"\n\n[retry]\nfloor = "1s"  # one minute by default\n'
+CONFIGURATION = 'database = "shop.db"\n\n[retry]\nfloor = "1s"  # one minute by default\nceiling = "1s"  # 4 hours\n'
 PATIENCE = 20.0
 """Seconds for what should take three, on a machine that has other things to do."""
 

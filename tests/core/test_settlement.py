@@ -76,7 +76,7 @@ def test_a_deferred_recipient_is_tried_again_alone() -> None:
     settlement = settle(answered(QUEUED, OK, GREY))
     assert (settlement.state, settlement.result, settlement.failures) == (State.QUEUED, Result.DEFERRED, 1)
     assert fates(settlement) == [Fate.ACCEPTED, Fate.DEFERRED]
-    assert settlement.due_at == NOW + POLICY.floor
+    assert settlement.due_at == NOW + timedelta(minutes=5)
 
 
 def test_a_message_that_had_a_refusal_before_ends_failed_when_the_rest_is_accepted() -> None:

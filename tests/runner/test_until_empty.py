@@ -65,7 +65,7 @@ def test_wait_does_also_what_comes_due_in_time(site: Site) -> None:
 
 def test_wait_does_also_what_is_tried_again_in_time(sqlite_site: Site) -> None:
     site = sqlite_site
-    with Relay({"rcpt": ["451 4.7.1 greylisted"]}) as relay:
+    with Relay({"rcpt": ["451 4.3.0 busy"]}) as relay:
         site.register(relay.port)
         [number] = site.insert(1)
         with site.run("-q", "--until-empty", "--wait", "10s", retry_floor="1s") as runner:
