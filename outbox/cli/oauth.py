@@ -148,6 +148,9 @@ def login(
         if secret_stdin or secret_file:
             secret = password(_prompt("client secret", setup), secret_stdin, secret_file, what="client secret")
             setup = replace(setup, client_secret=secret)
+        if provider and not setup.device_url:
+            words = f"{provider} gives no access to mail for a code; get a refresh token in a browser (docs/oauth.md)"
+            raise typer.BadParameter(words, param_hint="--provider")
         _check(setup, device=True)
         assert vault is not None
         granted = asyncio.run(_consent(session, account, setup))

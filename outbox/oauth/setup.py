@@ -142,7 +142,10 @@ def check_url(url: str, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The endpoints and scopes of a well-known one. ``{tenant}`` stands for the customer's directory."""
+    """The endpoints and scopes of a well-known one. ``{tenant}`` stands for the customer's directory.
+
+    device_url  empty: gives no access to mail for a code that is entered on another device
+    """
 
     token_url: str
     device_url: str
@@ -160,7 +163,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "google": Provider(
         "https://oauth2.googleapis.com/token",
-        "https://oauth2.googleapis.com/device/code",
+        "",
         "https://mail.google.com/",
     ),
 }

@@ -189,7 +189,7 @@ class Tokens:
         """A new token, stored. None when the lease, or the setup, is not ours any more: what is in the database now
         counts. Where getting one fails, the old one as long as it is good.
         """
-        rest_until = None
+        rest_until = setup = None
         kept = False
         try:
             setup = self._setup(account, row)
@@ -199,7 +199,7 @@ class Tokens:
         except OAuthError as error:
             rest_until = None if error.permanent and known is None else self.clerk.now() + REST
             if known is None:
-                raise _explained(account, error) from None
+                raise _explained(account, setup, error) from None
             log.warning("account %s: its access token could not be renewed, and is used on: %s", account.name, error)
             return known.token
         finally:
@@ -249,14 +249,15 @@ def _failed(account: Account, words: str, *, permanent: bool, hint: str = "") ->
     return OAuthError(f"account {account.name}: {words}", permanent=permanent, hint=hint)
 
 
-def _explained(account: Account, error: OAuthError) -> OAuthError:
+def _explained(account: Account, setup: Setup | None, error: OAuthError) -> OAuthError:
     """The same, saying whose it is and what a person does about it: the message is what a pause will show."""
     if not error.permanent or error.hint:
         return _failed(account, str(error), permanent=error.permanent, hint=error.hint)
     code = getattr(error, "code", "")
     consent = code in ("invalid_grant", "interaction_required", "consent_required", "access_denied")
-    what, verb = ("re-consent needed", "login") if consent else ("the setup is to be corrected", "oauth")
+    verb = "login" if consent and setup is not None and setup.device_url else "oauth"
     command = f"outbox account {verb} {account.name}"
+    what = "re-consent needed" if consent else "the setup is to be corrected"
     return _failed(account, f"{error}; {what}: {command}", permanent=True, hint=command)
 
 

@@ -237,6 +237,8 @@ def test_a_login_without_a_setup_says_what_is_missing(shop: Program) -> None:
     assert "there is no token URL" in shop.fails(2, "account", "login", "shop")
     said = shop.fails(2, "account", "login", "shop", "--token-url", "https://x.example/", "--client-id", "a")
     assert "there is no device URL" in said
+    said = shop.fails(2, "account", "login", "shop", "--provider", "google", "--client-id", "a")
+    assert "google gives no access to mail for a code" in " ".join(said.split())
 
 
 # ---- using it

@@ -94,6 +94,7 @@ def test_the_presets_are_what_the_providers_document() -> None:
     assert "/organizations/" in preset("microsoft365", Grant.REFRESH_TOKEN).token_url
     google = preset("google", Grant.REFRESH_TOKEN)
     assert (google.token_url, google.scope) == ("https://oauth2.googleapis.com/token", "https://mail.google.com/")
+    assert google.device_url == ""  # its devices may not have mail
 
 
 @pytest.mark.parametrize(

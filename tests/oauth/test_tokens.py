@@ -91,6 +91,7 @@ def person(server: Endpoint) -> Setup:
     return Setup(
         Grant.REFRESH_TOKEN,
         server.token_url,
+        server.device_url,
         client_id="app",
         client_secret=Secret("canary-secret"),
         refresh_token=Secret(REFRESH),
@@ -291,6 +292,12 @@ def test_a_refusal_that_lasts_says_what_to_do_and_gives_the_lease_back(desk: Des
         error = failure(tokens, desk.account)
         assert "invalid_client: unknown; the setup is to be corrected: outbox account oauth shop" in str(error)
         assert error.permanent
+
+
+def test_who_cannot_log_in_on_another_device_is_told_to_give_another_refresh_token(desk: Desk) -> None:
+    with Endpoint(ERROR("invalid_grant")) as server:
+        desk.set_up(replace(person(server), device_url=""))
+        assert "re-consent needed: outbox account oauth shop" in str(failure(desk.runner(), desk.account))
 
 
 def test_a_failure_that_may_pass_is_tried_again_after_a_rest_by_one_of_all(desk: Desk) -> None:
