@@ -9,10 +9,11 @@ present span and in the one before it. What slides is an estimate made of both:
 
     estimate = before × (share of the span before that the sliding span still covers) + used
 
-It takes the span before as used evenly. Within an aligned span never more than the limit goes. Within any other span of
-that length at most what the limit allows and the error of the estimate: what really fell into the part of the span
-before that is still covered, less the even share of it. So it is always less than twice the limit, and exact when the
-use is even.
+It takes the span before as used evenly, and rounds its part to the nearest whole recipient, so that a limit of one a
+day is one a day and not one in two days. Within an aligned span never more than the limit goes. Within any other span
+of that length at most half a recipient more than the limit and the error of the estimate: what really fell into the
+part of the span before that is still covered, less the even share of it. That is never more than twice the limit, and
+just the limit when the use is even.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def free(window: Window, span: Span, most: int, now: datetime) -> int:
     current = window.at(span, now)
     length = span.length // _TICK
     left = length - (now - current.began_at) // _TICK
-    return max(0, (most * length - current.used * length - current.before * left) // length)
+    covered = max(0, -((length - 2 * current.before * left) // (2 * length)))  # to the nearest, a half down
+    return max(0, most - current.used - covered)
 
 
 def taken(window: Window, span: Span, count: int, now: datetime) -> Window:
@@ -140,7 +142,7 @@ def _slid(began_at: datetime, span: Span, before: int, room: int) -> datetime:
     if before <= room:
         return began_at
     length = span.length // _TICK
-    return began_at + _TICK * -(-length * (before - room) // before)
+    return began_at + _TICK * max(0, length - (2 * room + 1) * length // (2 * before))
 
 
 def share(most: int, rank: int, runners: int) -> int:

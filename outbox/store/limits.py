@@ -46,6 +46,10 @@ class Want:
     insist: bool = False
 
 
+Unused = tuple[Sequence[Want], datetime]
+"""What was reserved, and when, and then not tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """What a reservation failed for: the limit (`most` in a `span`), as its window stands, and when what was wanted
@@ -135,30 +139,25 @@ def fleet(db: Database, me: str, now: datetime) -> tuple[int, int]:
 # ---- usage
 
 
-def reserve(db: Database, requests: Sequence[Sequence[Want]], now: datetime) -> list[tuple[Shortage, ...]]:
+def reserve(
+    db: Database, requests: Sequence[Sequence[Want]], now: datetime, unused: Sequence[Unused] = ()
+) -> list[tuple[Shortage, ...]]:
     """One after the other, each request takes all it wants, from every span of every limit in it, or nothing. What it
-    failed for; empty when it was granted.
+    failed for; empty when it was granted. What is `unused` is given back before that.
 
     In the caller's open transaction. All that one runner reserves in a transaction belongs in one call, because the
     order in which counters are locked is what keeps runners from waiting for each other in a circle.
     """
-    windows = _lock(db, _counters(requests), now)
-    before = dict(windows)
-    answers = [_take(windows, request, now) for request in requests]
-    _write(db, before, windows)
-    return answers
-
-
-def refund(db: Database, unused: Sequence[tuple[Sequence[Want], datetime]], now: datetime) -> None:
-    """Give back what was reserved, and when, and then not tried. In the caller's open transaction, after `reserve`."""
-    windows = _lock(db, _counters(wants for wants, _ in unused), now)
+    windows = _lock(db, _counters([*requests, *(wants for wants, _ in unused)]), now)
     before = dict(windows)
     for wants, at in unused:
         for each in wants:
             for span, most in each.limit.rates():
                 key = (*each.limit.key, span)
                 windows[key] = returned(windows[key], span, need(each.count, most), at, now)
+    answers = [_take(windows, request, now) for request in requests]
     _write(db, before, windows)
+    return answers
 
 
 def usage(db: Database, of: Iterable[Limit]) -> dict[_Counter, Window]:

@@ -85,7 +85,7 @@ def test_all_is_taken_or_nothing(database: peewee.Database) -> None:
     (shortage,) = take(database, Want(MAIN, 1), Want(NET, 4))
     assert (shortage.limit, shortage.span, shortage.most) == (NET, Span.MINUTE, 5)
     assert shortage.window == Window(NOON, 2, 0)
-    assert shortage.until == NOON + timedelta(seconds=90)
+    assert shortage.until == NOON + timedelta(seconds=75)
     assert used(database)["main", "minute"] == (3, 0)
     assert take(database, Want(MAIN, 1), Want(NET, 4), at=shortage.until) == ()
     assert used(database)["example.net", "minute"] == (4, 2)
@@ -102,7 +102,7 @@ def test_requests_of_one_transaction_see_each_other(database: peewee.Database) -
 def test_a_message_with_more_recipients_than_the_limit_takes_all_of_it(database: peewee.Database) -> None:
     assert take(database, Want(NET, 900)) == ()
     (shortage,) = take(database, Want(NET, 900))
-    assert shortage.until == NOON + timedelta(minutes=2)
+    assert shortage.until == NOON + timedelta(seconds=114)
     assert take(database, Want(NET, 900), at=shortage.until) == ()
 
 
@@ -117,13 +117,15 @@ def test_whoever_insists_goes_when_one_is_free_and_those_behind_wait(database: p
 def test_what_was_not_tried_is_given_back_in_the_span_it_was_taken_in(database: peewee.Database) -> None:
     take(database, Want(NET, 2))
     with database.atomic():
-        limits.refund(database, [([Want(NET, 2)], NOON)], NOON + timedelta(seconds=3))
+        limits.reserve(database, [], NOON + timedelta(seconds=3), [([Want(NET, 2)], NOON)])
     assert used(database) == {("example.net", "minute"): (0, 0)}
     take(database, Want(NET, 2), at=NOON + timedelta(seconds=59))
     take(database, Want(NET, 3), at=NOON + timedelta(seconds=61))
     with database.atomic():
-        limits.refund(database, [([Want(NET, 2)], NOON + timedelta(seconds=59))], NOON + timedelta(seconds=62))
-    assert used(database) == {("example.net", "minute"): (3, 0)}
+        unused = [([Want(NET, 2)], NOON + timedelta(seconds=59))]
+        answers = limits.reserve(database, [[Want(NET, 2)]], NOON + timedelta(seconds=62), unused)
+    assert answers == [()]
+    assert used(database) == {("example.net", "minute"): (5, 0)}
 
 
 def test_what_is_undone_with_the_transaction_was_not_taken(database: peewee.Database) -> None:
