@@ -41,9 +41,8 @@ What the relay says while it is awaited is heard before the dot is written.
 
 
 class Connection(asyncio.Protocol):
-    """Made by `Connection.open`. One transaction at a time.
+    """Made by `Connection.open`. One transaction at a time. `delivered`: messages accepted on it.
 
-    delivered   messages accepted on it
     opened_at   loop time; idle_since: loop time at which the last conversation ended
     """
 
@@ -63,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._turn: asyncio.Future[None] | None = None
         self._needed = False  # the coroutine has something to do: TLS, a key, or the dot mark
         self._derive: Derive | None = None
-        self._early: list[bytes] | None = None  # what comes decrypted while the handshake is not judged yet
+        self._early: list[bytes] | None = None  # what comes before the handshake is judged
         self._done: Done | None = None
         self._content: memoryview | None = None  # what is left to write of the body; None outside of one
         self._mark_asked = self._marked = False
@@ -166,9 +165,7 @@ class Connection(asyncio.Protocol):
         return self.session.tls_name
 
     def _useless(self) -> Report:
-        """It is of no more use, and nothing was being asked when it came to that. Stale only where it was of use once:
-        a relay that lets us in and closes is no reason to try again at once, for ever.
-        """
+        """Stale only where it was of use once: a relay that lets us in and closes is not tried again at once."""
         used = self.session.transactions > 0
         fault = "the relay closed the connection, or spoke unasked"
         return replace(self.session.report(Stage.MAIL if used else self.session.stage, fault=fault), stale=used)
@@ -232,8 +229,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     async def _work_out(self, derive: Derive) -> None:
-        """On another thread, because it takes as long as a hundred messages."""
-        await self._loop.run_in_executor(None, derive.run)
+        await self._loop.run_in_executor(None, derive.run)  # it takes as long as a hundred messages
         self._derive = None
         if self._done is None:
             self._go_on(self._dialogue.resume())
@@ -319,10 +315,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 (whatever kept it from being committed)
             refusal = f"the dot mark failed: {error}"
         if self._done is None:
-            if self._marked:
-                self._pump()
-            else:
-                self._perform(self._dialogue.fenced(sanitise(refusal)))
+            self._pump() if self._marked else self._perform(self._dialogue.fenced(sanitise(refusal)))
             await self._next()
 
     # ---------------------------------------------------------------- the clock

@@ -15,6 +15,7 @@ TLS_MODES = tuple(Tls)
 MECHANISMS = tuple(Mechanism)
 
 _NAME = re.compile(r"[!-~]+")
+_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 _PIN = re.compile(r"[0-9A-Fa-f]{64}")
 
 
@@ -67,8 +68,8 @@ class Relay:
                 return f"TLS pin {pin!r} is not the SHA-256 of a certificate, 64 hex digits"
         if not _NAME.fullmatch(self.helo):
             return f"EHLO name {self.helo!r} is not a word of ASCII"
-        if "\0" in self.username or "\0" in self.password.reveal():
-            return "the user name or password contains NUL"
+        if _UNSPEAKABLE.search(self.username) or _UNSPEAKABLE.search(self.password.reveal()):
+            return "the user name or password contains NUL or a broken character"
         return _host_flaw(self.host)
 
 

@@ -131,6 +131,8 @@ class _Transaction:
             return ours(554, "5.6.0", flaw)
         if return_path and not _ADDRESS.fullmatch(return_path):
             return ours(554, "5.1.7", "the return path cannot be said in SMTP")
+        if self.notified and self.envelope.dsn.flaw():
+            return ours(554, "5.6.0", self.envelope.dsn.flaw())
         if message.eight_bit and not features.eight_bit:
             return ours(554, "5.6.3", "it has 8-bit content, and the relay does not offer 8BITMIME")
         if not features.smtputf8 and (message.smtputf8 or not return_path.isascii()):
