@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox.cli import account_add, oauth, output
+from outbox.cli import account_add, oauth, output, pauses
 from outbox.cli.account_add import FromFile, FromStdin, Name, Username, prompt, sealed
 from outbox.cli.session import confirm, password, session_of
 from outbox.core.account import Account, Tls
@@ -38,11 +38,12 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     session = session_of(ctx)
     with session.database() as db:
         known = accounts.registry(db)
+        found = sorted(known.accounts.values(), key=lambda each: each.name)
+        failed = {each.name: pauses.failed_by_brake(db, each) for each in found}
     now = session.clock.now()
-    found = sorted(known.accounts.values(), key=lambda each: each.name)
     registered = {each.name: [s.address for s in known.senders.values() if s.account == each.name] for each in found}
     if as_json:
-        output.show_json([_facts(each, sorted(registered[each.name]), now) for each in found])
+        output.show_json([_facts(each, sorted(registered[each.name]), failed[each.name], now) for each in found])
         return
     output.show_table(
         ("name", "relay", "tls", "login", "senders", "state"),
@@ -52,6 +53,9 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         ],
         empty="there are no accounts; outbox account add NAME --relay HOST:PORT --tls starttls --username USER",
     )
+    for each in found:
+        if failed[each.name]:
+            output.note(pauses.note(f"account {each.name}", each, failed[each.name]))
 
 
 @app.command()
@@ -64,9 +68,10 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
         found = accounts.account(db, name)
         senders = [each.address for each in accounts.senders(db, name)]
         tokens = oauth.standing(db, found)
+        failed = pauses.failed_by_brake(db, found)
     now = session.clock.now()
     if as_json:
-        output.show_json({**_facts(found, senders, now), **({"oauth": tokens.facts} if tokens.words else {})})
+        output.show_json({**_facts(found, senders, failed, now), **({"oauth": tokens.facts} if tokens.words else {})})
         return
     output.show_record(
         {
@@ -82,6 +87,8 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             "connections": found.max_connections,
             "messages per connection": found.max_messages,
             "state": _standing(found, now),
+            **({"brake": found.brake} if found.brake else {}),
+            **({"failed by a brake": pauses.retry(failed)} if failed else {}),
             "relay failures": found.breaker_failures,
             "created": found.created_at,
             "senders": senders,
@@ -244,7 +251,7 @@ def until_of(duration: str, now: datetime) -> datetime | None:
         raise typer.BadParameter(str(error), param_hint="--for") from None
 
 
-def _facts(account: Account, senders: list[str], now: datetime) -> dict[str, Any]:
+def _facts(account: Account, senders: list[str], failed: list[int], now: datetime) -> dict[str, Any]:
     """The account as JSON shows it: stable names, and no secret among them."""
     return {
         "name": account.name,
@@ -259,9 +266,7 @@ def _facts(account: Account, senders: list[str], now: datetime) -> dict[str, Any
         "ca_file": account.ca_file,
         "max_connections": account.max_connections,
         "max_messages": account.max_messages,
-        "paused": account.is_paused(now),
-        "pause_reason": account.pause_reason,
-        "paused_until": account.paused_until,
+        **pauses.facts(account, failed, now),
         "breaker_failures": account.breaker_failures,
         "breaker_until": account.breaker_until,
         "breaker_reason": account.breaker_reason,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox.cli import output
+from outbox.cli import output, pauses
 from outbox.cli.account import Json, until_of
 from outbox.cli.dkim import dkim
 from outbox.cli.session import confirm, session_of
@@ -59,10 +59,11 @@ def list_(
     session = session_of(ctx)
     with session.database() as db:
         known = accounts.registry(db)
+        found = sorted((each for each in known.senders.values() if account in ("", each.account)), key=_by_domain)
+        failed = {each.address: pauses.failed_by_brake(db, each) for each in found}
     now = session.clock.now()
-    found = sorted((each for each in known.senders.values() if account in ("", each.account)), key=_by_domain)
     if as_json:
-        output.show_json([_facts(each, known, now) for each in found])
+        output.show_json([_facts(each, known, failed[each.address], now) for each in found])
         return
     output.show_table(
         ("address", "account", "name", "return path", "state"),
@@ -72,6 +73,9 @@ def list_(
         ],
         empty="there are no senders; outbox sender add ADDRESS --account NAME",
     )
+    for each in found:
+        if failed[each.address]:
+            output.note(pauses.note(f"sender {each.address}", each, failed[each.address]))
 
 
 @app.command()
@@ -170,15 +174,13 @@ def _blocked(sender: Sender, known: Registry, now: datetime) -> str:
     )
 
 
-def _facts(sender: Sender, known: Registry, now: datetime) -> dict[str, Any]:
+def _facts(sender: Sender, known: Registry, failed: list[int], now: datetime) -> dict[str, Any]:
     return {
         "address": sender.address,
         "account": sender.account,
         "display_name": sender.display_name,
         "return_path": sender.return_path,
-        "paused": sender.is_paused(now),
-        "pause_reason": sender.pause_reason,
-        "paused_until": sender.paused_until,
+        **pauses.facts(sender, failed, now),
         "blocked": _blocked(sender, known, now),
         "created_at": sender.created_at,
     }

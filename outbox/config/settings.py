@@ -83,7 +83,9 @@ class RetryConfig(Section):
 
     def policy(self) -> Policy:
         """The same, as `outbox.core.settlement.decide` takes it."""
-        return Policy(self.floor, self.ceiling, self.max_age, self.max_doubts, self.doubt_delay)
+        return Policy(
+            self.floor, self.ceiling, self.max_age, self.max_doubts, self.doubt_delay, brake_after=self.brake_after
+        )
 
 
 class RunConfig(Section):

@@ -30,6 +30,10 @@ def test_senders_are_listed_with_their_accounts(registered: Program) -> None:
         "paused": False,
         "pause_reason": "",
         "paused_until": None,
+        "probing": False,
+        "pauses_in_a_row": 0,
+        "brake": "",
+        "failed_by_brake": [],
         "blocked": "",
     }
     assert (ann["address"], ann["return_path"]) == ("ann@example.com", "bounces@example.com")
