@@ -140,6 +140,8 @@ def unknown(words: list[str]) -> str:
     while left:
         options |= {option: param for param in command.params for option in param.opts}
         word = left.pop(0)
+        if word == "--":
+            break  # what follows is another program
         if word.startswith("-") and word not in ("-", "--help"):
             if word not in options:
                 return word
