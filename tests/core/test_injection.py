@@ -5,15 +5,23 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from outbox.core.address import Address
 from outbox.core.message import Attachment
+from outbox.core.outcome import Envelope
 from outbox.core.render import render
 from outbox.errors import InvalidMessage
+from tests.core.intrusion import command_faults, octet_faults
 from tests.core.reading import PLAIN
 
 INJECTIONS = (
@@ -150,3 +158,71 @@ def test_whatever_a_row_holds_is_an_invalid_message_and_nothing_else(row: dict[s
         render(replace(PLAIN, **row))
     assert raised.value.status.startswith("5.")
     assert raised.value.reason
+
+
+ROOT = Path(__file__).parent.parent.parent
+SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
+
+
+def pythons() -> dict[str, str]:
+    """The supported Pythons of this machine, by version: on PATH, and pyenv's."""
+    found = {f"{sys.version_info.major}.{sys.version_info.minor}": sys.executable}
+    for version in SUPPORTED:
+        places = [shutil.which(f"python{version}"), *Path.home().glob(f".pyenv/versions/*/bin/python{version}")]
+        for place in filter(None, places):
+            if version not in found and _runs(str(place), version):
+                found[version] = str(place)
+    return found
+
+
+def _runs(python: str, version: str) -> bool:
+    """pyenv's shims are there for versions that are not switched on, too."""
+    asked = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    return answer.stdout.strip() == version
+
+
+def attempts(python: str) -> dict[str, Any]:
+    """What `tests.core.injection` found, in that Python, with nothing but its standard library."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    command = [python, "-s", "-m", "tests.core.injection"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_thousands_of_injections_on_every_python_are_refused_or_stay_text() -> None:
+    """0 extra fields, parts, recipients and commands, by the octets and by each Python's own parser."""
+    installed = pythons()
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(installed, pool.map(attempts, installed.values()), strict=True))
+    for version, result in found.items():
+        assert result["python"].startswith(version)
+        assert result["faults"] == [], f"Python {result['python']}: {len(result['faults'])} faults"
+        assert result["cases"] >= 5000
+        assert result["composed"] >= 2000, "what is refused proves little"
+        never = [column for column, counts in result["by_column"].items() if "composed" not in counts]
+        assert never == [], "a column that takes nothing is not tested"
+    outcomes = {(result["cases"], result["composed"], result["refused"]) for result in found.values()}
+    assert len(outcomes) == 1, f"the Pythons do not agree: {outcomes}"
+    if len(found) == 1:
+        pytest.skip(f"INJECTIONS ARE TESTED ON ONE PYTHON ONLY, {next(iter(found))}: NO OTHER IS INSTALLED")
+
+
+def test_the_checks_see_an_injection() -> None:
+    """A careless composer and a careless client are caught by them."""
+    names = ["From", "Subject"]
+    assert octet_faults(b"From: a@b.example\r\nSubject: Hi\r\n\r\n", names) == []
+    for careless in (b"Hi\r\nBcc: x@y.example", b"Hi\nBcc: x@y.example", b"Hi\r\n\r\n.", b"H\0i"):
+        assert octet_faults(b"From: a@b.example\r\nSubject: %s\r\n\r\nbody\n" % careless, names) != []
+    envelope = Envelope("a@b.example", ("c@d.example",))
+    assert command_faults(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n.\r\n", envelope) == []
+    for more in (
+        b"c@d.example>\r\nRCPT TO:<x@y.example",
+        b"x@y.example",
+        b"c@d.example> NOTIFY=NEVER>",
+        b"c@d.example> X=",
+    ):
+        said = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<%s>\r\nDATA\r\n.\r\n" % more
+        assert command_faults(said, envelope) != []
