@@ -19,6 +19,7 @@ from outbox.cli import (
     demo,
     doctor,
     enqueue,
+    events,
     init,
     key,
     output,
@@ -84,6 +85,7 @@ app.add_typer(demo.app)
 app.add_typer(run.app)
 app.add_typer(enqueue.app)
 app.add_typer(queue.app)
+app.add_typer(events.app)
 app.add_typer(stats.app)
 app.add_typer(doctor.app)
 app.add_typer(account.app, name="account")

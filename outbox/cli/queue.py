@@ -235,7 +235,7 @@ def _carry_out(ctx: typer.Context, verb: Verb, which: Filter | list[int], manner
                 raise typer.Exit(NOTHING_MATCHED if manner.fail_empty and not found else 0)
         elif manner.dry_run:
             raise typer.BadParameter("--dry-run is for filters: ids are already counted")
-        answers = _call(db, verb, which, reason)
+        answers = _call(session, db, verb, which, reason)
     _report(verb, answers, manner, each=isinstance(which, list))
     if manner.fail_empty and not answers:
         raise typer.Exit(NOTHING_MATCHED)
@@ -261,14 +261,17 @@ def _asked(db: peewee.Database, verb: Verb, which: Filter, manner: Manner) -> in
     return len(found)
 
 
-def _call(db: peewee.Database, verb: Verb, which: Filter | list[int], reason: str) -> list[Answer]:
+def _call(session: Session, db: peewee.Database, verb: Verb, which: Filter | list[int], reason: str) -> list[Answer]:
     from outbox.store import operate
 
     who = operator()
     if verb is Verb.HOLD:
         return operate.hold(db, which, who=who, reason=reason)
     if verb in (Verb.RESOLVE_SENT, Verb.RESOLVE_RESEND):
-        return operate.resolve(db, which, who=who, sent=verb is Verb.RESOLVE_SENT)
+        from outbox.runner.feedback import recording_of
+
+        sent = verb is Verb.RESOLVE_SENT
+        return operate.resolve(db, which, who=who, sent=sent, recording=recording_of(session.config))
     calls = {Verb.RETRY: operate.retry, Verb.RELEASE: operate.release, Verb.CANCEL: operate.cancel}
     return calls[verb](db, which, who=who)
 

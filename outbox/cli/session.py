@@ -83,10 +83,11 @@ class Session:
             raise origin.located(error, self.config, self.database_url) from error
 
     def act(self) -> Act:
-        """Who does what this call does, and when, for the journal."""
+        """Who does what this call does, and when, for the journal; and of which events it leaves."""
+        from outbox.runner.feedback import recording_of
         from outbox.store.journal import Act
 
-        return Act(operator(), self.clock.now())
+        return Act(operator(), self.clock.now(), recording_of(self.config))
 
 
 def session_of(ctx: typer.Context) -> Session:

@@ -167,9 +167,18 @@ def forget(db: Database, before: datetime, limit: int = FORGET_BATCH) -> int:
     """Delete up to `limit` events of before that moment, and say how many. The highest id stays, because SQLite would
     give it again, and whoever has read up to it would miss the next event.
     """
-    newest = Row.select(fn.MAX(Row.id))
-    old = Row.select(Row.id).where(Row.at < before, Row.id != newest).order_by(Row.at).limit(limit)
+    old = _old(before).order_by(Row.at).limit(limit)
     return int(Row.delete().where(Row.id.in_(old)).execute(db))
+
+
+def has_old(db: Database, before: datetime) -> bool:
+    """The read probe for `forget`: a DELETE of no rows would take the write lock."""
+    return bool(_old(before).exists(db))
+
+
+def _old(before: datetime) -> ModelSelect[Row]:
+    top = Row.alias("top")
+    return Row.select(Row.id).where(Row.at < before, Row.id < top.select(fn.MAX(top.id)))
 
 
 # -- reading
@@ -179,12 +188,16 @@ def listing(
     db: Database, *, since: int = 0, kinds: Collection[str] = (), message_id: int | None = None, limit: int = 1000
 ) -> list[Event]:
     """Events with an id beyond `since`, in their order."""
-    query = _select().where(Row.id > since)
-    if kinds:
-        query = query.where(Row.kind.in_(sorted(kinds)))
-    if message_id is not None:
-        query = query.where(Row.message_id == message_id)
-    return [_event(row) for row in query.limit(limit).dicts().execute(db)]
+    query = _narrowed(_select().where(Row.id > since), kinds, message_id)
+    return [_event(row) for row in query.order_by(Row.id).limit(limit).dicts().execute(db)]
+
+
+def newest(
+    db: Database, *, kinds: Collection[str] = (), message_id: int | None = None, limit: int = 1000
+) -> list[Event]:
+    """The last `limit` events, in their order."""
+    query = _narrowed(_select(), kinds, message_id)
+    return [_event(row) for row in query.order_by(Row.id.desc()).limit(limit).dicts().execute(db)][::-1]
 
 
 def latest(db: Database) -> int:
@@ -195,7 +208,7 @@ def latest(db: Database) -> int:
 def due(db: Database, channel: Channel, limit: int) -> list[Event]:
     """What is still to be told, in its order."""
     still = f"{_flag(channel).column_name}{' = 1' if isinstance(db, SqliteDatabase) else ''}"
-    query = _select().where(SQL(still)).limit(limit)  # in the words of the partial index
+    query = _select().where(SQL(still)).order_by(Row.id).limit(limit)  # in the words of the partial index
     return [_event(row) for row in query.dicts().execute(db)]
 
 
@@ -209,7 +222,15 @@ def _flag(channel: Channel) -> Any:
 
 
 def _select() -> ModelSelect[Row]:
-    return Row.select(*_COLUMNS[:8], Row.id).order_by(Row.id)
+    return Row.select(*_COLUMNS[:8], Row.id)
+
+
+def _narrowed(query: ModelSelect[Row], kinds: Collection[str], message_id: int | None) -> ModelSelect[Row]:
+    if kinds:
+        query = query.where(Row.kind.in_(sorted(kinds)))
+    if message_id is not None:
+        query = query.where(Row.message_id == message_id)
+    return query
 
 
 def _event(row: dict[str, Any]) -> Event:
