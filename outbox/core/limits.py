@@ -100,13 +100,18 @@ def need(count: int, most: int) -> int:
     return min(count, most)
 
 
-def free(window: Window, span: Span, most: int, now: datetime) -> int:
-    """How many may go now; 0 when too much was used."""
+def used(window: Window, span: Span, now: datetime) -> int:
+    """How many the sliding span counts now; the estimate."""
     current = window.at(span, now)
     length = span.length // _TICK
     left = length - (now - current.began_at) // _TICK
     covered = max(0, -((length - 2 * current.before * left) // (2 * length)))  # to the nearest, a half down
-    return max(0, most - current.used - covered)
+    return current.used + covered
+
+
+def free(window: Window, span: Span, most: int, now: datetime) -> int:
+    """How many may go now; 0 when too much was used."""
+    return max(0, most - used(window, span, now))
 
 
 def taken(window: Window, span: Span, count: int, now: datetime) -> Window:

@@ -286,6 +286,11 @@ def relinquish(claim: Claim) -> Settlement:
     )
 
 
+def postpone(claim: Claim, until: datetime | None, reason: str) -> Settlement:
+    """Give the message back untried, for a limit is used up; nothing counted. None keeps its due time."""
+    return replace(relinquish(claim), due_at=until, reply=Reply(0, "", reason))
+
+
 def _untold(claim: Claim) -> Probed | None:
     """A probe that has told nothing: another message tries."""
     return Probed(claim.probe) if claim.probe is not None else None

@@ -47,7 +47,7 @@ RETURNING message_id"""
 
 # Untried: nothing was learnt, so what the last attempt said stays, and so does a suspicion of crashing the runner.
 _GIVE_BACK = """
-UPDATE outbox_delivery SET state = ?, final_at = ?, lease_owner = NULL
+UPDATE outbox_delivery SET state = ?, due_at = COALESCE(?, due_at), final_at = ?, lease_owner = NULL
 WHERE message_id = ? AND claim_no = ? AND state = 'sending'
 RETURNING message_id"""
 
@@ -148,12 +148,12 @@ class SqlStore(Reclaiming, ABC):
         for each in settlements:
             if each.pause is not None or each.probed is not None:
                 faults.record(self.db, each, Act(self.who, now, self.recording))
-        learnt = [each.reply is not None for each in settlements]
-        tried = self._matched(_SETTLE, [settle_row(each, at) for each in settlements if each.reply is not None])
+        learnt = [each.reply is not None and each.result is not Result.RELINQUISHED for each in settlements]
+        tried = self._matched(_SETTLE, [settle_row(s, at) for s, told in zip(settlements, learnt, strict=True) if told])
         untried = [
-            (each.state, at if each.state in FINAL else None, each.message_id, each.claim_no)
-            for each in settlements
-            if each.reply is None
+            (s.state, moment(s.due_at), at if s.state in FINAL else None, s.message_id, s.claim_no)
+            for s, told in zip(settlements, learnt, strict=True)
+            if not told
         ]
         of_the_tried, of_the_others = iter(tried), iter(self._matched(_GIVE_BACK, untried))
         matched = [next(of_the_tried if each else of_the_others) for each in learnt]

@@ -12,12 +12,13 @@ import pytest
 
 from outbox.core.account import Account, Sender, Tls
 from outbox.core.limits import Limit, Limited, Span, Window
+from outbox.core.settlement import postpone
 from outbox.errors import Refused
 from outbox.store import Store, accounts, limits, senders
 from outbox.store.database import connect
 from outbox.store.journal import Act
 from outbox.store.limits import Shortage, Snapshot, Want
-from tests.contract.stores import ME, OTHER, SURVIVOR, register
+from tests.contract.stores import LATER, ME, OTHER, SURVIVOR, add, claim, delivery, register, settle
 from tests.contract.stores import NOW as REGISTERED_AT
 from tests.statements import rows
 
@@ -192,3 +193,20 @@ def test_a_snapshot_counts_runners_only_where_there_are_limits(store: Store) -> 
     assert limits.snapshot(store.db, SURVIVOR, REGISTERED_AT) == Snapshot((), 0, 1)
     limits.set_limit(store.db, NET, ACT)
     assert limits.snapshot(store.db, SURVIVOR, REGISTERED_AT) == Snapshot((NET,), 1, 2)
+
+
+# -- the message
+
+
+def test_a_postponed_message_is_due_later_and_says_why_in_its_attempt(database: peewee.Database, store: Store) -> None:
+    kept, later = add(database, 2)
+    first, second = claim(store)
+    settle(store, postpone(first, None, "limit of 5 a minute is used up"), postpone(second, LATER, "limit of 6"))
+    assert delivery(database, kept, "state", "failures", "last_reply", "first_attempt_at") == ("queued", 0, None, None)
+    assert datetime.fromisoformat(delivery(database, kept, "due_at")[0]) < REGISTERED_AT
+    assert datetime.fromisoformat(delivery(database, later, "due_at")[0]) == LATER
+    assert rows(database, "SELECT outcome, code, reply FROM outbox_attempt ORDER BY message_id") == [
+        ("relinquished", None, "limit of 5 a minute is used up"),
+        ("relinquished", None, "limit of 6"),
+    ]
+    assert [each.message_id for each in claim(store)] == [kept]
