@@ -10,6 +10,7 @@ A session goes over STARTTLS and AUTH LOGIN, to three recipients; `connect` is b
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from outbox.core.settlement import Fate
 from tests.relay import DROP, HANG, RST, Accept, Drip, Flood, Plus
 from tests.smtp.sending import ANN, BOB
 
-SEED = 20260728
+SEED = os.environ.get("OUTBOX_CHAOS_SEED", "20260728")
 PROMPT = "334 VXNlcm5hbWU6"
 
 OPENING = {
@@ -58,6 +59,9 @@ LIES = {
 
 SILENT = ("drip", "drop", "rst", "hang", "wide", "endless", "class", "garbage", "codes", "half")
 """Actions that are no reply, whatever is said."""
+
+SLOW = ("drip", "hang")
+"""Those of them that only a deadline ends."""
 
 REFUSALS = {"421": "421 4.3.2 closing", "451": "451 4.3.0 later", "554": "554 5.6.0 no"}
 ACTIONS = (*SILENT, "lie", "early", "vanish", *REFUSALS)

@@ -30,7 +30,7 @@ from outbox.core.reply import MAX_OCTETS, MalformedReply, ReplyParser
 from outbox.core.settlement import Attempt, Claim, Fate, Policy, Settlement, Trial, decide, fates_of
 from outbox.smtp.connection import Connection, Deadlines, Relay
 from tests import relay as scripted
-from tests.chaos.grid import ACTIONS, AFTERWARDS, SEED, SIGNING, STAGES, Expected, cells, expected, script
+from tests.chaos.grid import ACTIONS, AFTERWARDS, SEED, SIGNING, SLOW, STAGES, Expected, cells, expected, script
 from tests.relay import DROP, Flood, Plus, server_context
 from tests.smtp.sending import ANN, BIG, BOB, HELLO, TO_ALL, Mark, account, deadlines, run, send
 
@@ -95,7 +95,7 @@ async def attempt(settings: Relay, stage: str, limits: Deadlines) -> Report:
         report = await connection.deliver(TO_ALL, message, Mark())
     finally:
         await connection.close()
-    return await send(settings, TO_ALL, message, limits=limits) if report.stale else report
+    return await send(settings, TO_ALL, message) if report.stale else report
 
 
 async def noticed(connection: Connection) -> None:
@@ -111,7 +111,8 @@ def play(stage: str, action: str, pipelining: bool, peer: Peer, ledger: Path) ->
     extensions = tuple(each for each in scripted.EXTENSIONS if pipelining or each != "PIPELINING")
     tls = "implicit" if stage == "connect" else "starttls"
     ledger.unlink(missing_ok=True)
-    limits = deadlines(quit=SHORT, **({} if stage == "quit" else {DEADLINE.get(stage, stage): SHORT}))
+    impatient = {DEADLINE.get(stage, stage): SHORT} if action in SLOW and stage != "quit" else {}
+    limits = deadlines(quit=SHORT, **impatient)
     with scripted.Relay(
         script(stage, action, chance),
         extensions=extensions,
