@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import smtplib
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.relay import DROP, Accept, Relay, server_context
+from tests.relay import DROP, Accept, Flood, Plus, Relay, server_context
 
 MAIL = b"Subject: x\r\nMessage-ID: <1.a@example.com>\r\n\r\n.dots\r\n"
 
@@ -41,6 +42,28 @@ def test_a_message_can_be_accepted_without_an_answer() -> None:
         with pytest.raises(smtplib.SMTPServerDisconnected):
             client.sendmail("shop@example.com", ["ann@example.net"], MAIL)
         assert len(relay.messages) == 1
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+def test_it_signs_in_whom_the_standard_library_can(mechanism: str) -> None:
+    with Relay(credentials={"ann": "correct horse"}, mechanisms=(mechanism,)) as relay:
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=5) as client:
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("ann", "battery staple")
+            client.login("ann", "correct horse")
+        assert relay.sessions[0].user == "ann"
+
+
+def test_it_says_too_much_where_its_script_says_so() -> None:
+    script = {"ehlo": Plus("250 more"), "noop": Flood(b"250-again\r\n" * 1000)}
+    with Relay(script) as relay, socket.create_connection(("127.0.0.1", relay.port), 5) as client:
+        said = client.makefile("rb")
+        assert said.readline().startswith(b"220 ")
+        client.sendall(b"EHLO x\r\n")
+        lines = [said.readline() for _ in range(7)]
+        assert lines[-2:] == [b"250 ENHANCEDSTATUSCODES\r\n", b"250 more\r\n"]
+        client.sendall(b"NOOP\r\n")
+        assert len(said.read(1_000_000)) == 1_000_000
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])

@@ -25,6 +25,10 @@ HEAD_START = 0.25
 
 MAX_ADDRESSES = 8
 
+_STRICT = range(80, 94)
+"""OpenSSL's X509_V_ERR_… that only strict verification has, which is Python's default since 3.13."""
+_AGAINST_RFC_5280 = "; that is against RFC 5280: have it, or its authority's, made anew, or pin it"
+
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 
@@ -160,7 +164,8 @@ def tls_name(peer: ssl.SSLObject) -> str:
 def tls_fault(error: Exception) -> str:
     """A failed handshake in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return sanitise(f"the relay's certificate is not to be trusted: {error.verify_message}")
+        hint = _AGAINST_RFC_5280 if error.verify_code in _STRICT else ""
+        return sanitise(f"the relay's certificate is not to be trusted: {error.verify_message}{hint}")
     if isinstance(error, ssl.SSLError):
         return sanitise(f"TLS failed: {error.reason or error}")
     return sanitise(f"TLS failed: {error}")

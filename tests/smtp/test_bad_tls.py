@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import socket
 import ssl
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from outbox.core.secret import Secret
 from outbox.core.settlement import Fate, Trial, fates_of
 from outbox.smtp import session as smtp
 from outbox.smtp.connection import Relay
+from outbox.smtp.dial import tls_fault
 from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.opening import opening
 from tests import relay as scripted
@@ -61,11 +63,14 @@ def good(authority: Authority) -> ssl.SSLContext:
     return server_context(authority.ca.issue_cert("127.0.0.1"))
 
 
-def self_signed(authority: Authority) -> ssl.SSLContext:
+def self_signed(
+    authority: Authority, issuer: tuple[ec.EllipticCurvePrivateKey, x509.Name] | None = None
+) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
-    certificate = builder.sign(key, hashes.SHA256())
+    signer, by = issuer or (key, name)
+    builder = x509.CertificateBuilder(by, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+    certificate = builder.sign(signer, hashes.SHA256())
     path = authority.folder / "self-signed.pem"
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     path.write_bytes(key.private_bytes(*form) + certificate.public_bytes(form[0]))
@@ -172,6 +177,26 @@ def test_bad_tls_sees_nothing_and_is_the_relays_fault(bad: Bad, mode: str, autho
     outcome = classify(report.stage, report.reply)
     assert (outcome.verdict, outcome.scope) == (Verdict.DEFER, Scope.RELAY)
     assert [each.fate for each in fates_of(Trial((Recipient(1, "ann@example.net", "to"),), report))] == [Fate.DEFERRED]
+
+
+def test_an_old_authority_that_strict_verification_refuses_is_explained(authority: Authority) -> None:
+    """As Python does by itself since 3.13: this authority's certificate lacks what RFC 5280 wants of it."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+    bare = authority.folder / "bare.pem"
+    bare.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    context = ssl.create_default_context(cafile=str(bare))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    peer = self_signed(authority, issuer=(key, name))
+    with (
+        scripted.Relay(tls="implicit", context=peer) as relay,
+        socket.create_connection(("127.0.0.1", relay.port), 5) as connected,
+        pytest.raises(ssl.SSLCertVerificationError) as caught,
+    ):
+        context.wrap_socket(connected)
+    assert tls_fault(caught.value).endswith("against RFC 5280: have it, or its authority's, made anew, or pin it")
 
 
 # ---------------------------------------------------------------- pins
