@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import product
 
 from outbox.core.address import Address
 from outbox.core.dsn import Dsn
 from outbox.core.message import Attachment, Message
-from tests.core.intrusion import address_case, composed_case, dsn_case, envelope_case, hello_case
+from tests.core.intrusion import Result, address_case, composed_case, dsn_case, envelope_case, hello_case
 
 EVIL = "evil@evil.example"
 BREAKS = (
@@ -40,7 +41,7 @@ INTENTS = (
         "DATA",
         f".\r\nMAIL FROM:<{EVIL}>",
         "QUIT",
-        "--=_m.7.0123456789abcdef",
+        *("--=_m.7.0123456789abcdef", "--=_a.7.0123456789abcdef", "--=_a.7.0123456789abcdef--"),
     ),
 )
 SYNTAX = (
@@ -78,7 +79,8 @@ def payloads(chance: random.Random, count: int) -> list[str]:
     """Different texts, the same for the same `chance`: a break and an intent, plain, encoded, or among other things."""
     plain = ["".join(each) for each in product(BREAKS, INTENTS)]
     pool = plain + [word for text in plain for word in encoded(text)]
-    found = {"a": None}  # harmless: no column refuses everything
+    # A harmless one, for no column refuses everything, and the plainest of the others.
+    found: dict[str, None] = dict.fromkeys(("a", *(f"x\r\n{intent}\r\n" for intent in INTENTS)))
     while len(found) < count:
         kind = chance.random()
         if kind < 0.35:
@@ -155,33 +157,45 @@ CASES_OF_EACH = 140
 CASES_OF_ENVELOPES = 250
 
 
-def run(seed: int = 20260301) -> dict[str, object]:
-    """Every case. `faults` says what each column that was broken out of became."""
-    chance = random.Random(seed)
-    counts: Counter[str] = Counter()
-    by_column: dict[str, Counter[str]] = {}
-    faults: list[str] = []
-
-    def note(column: str, text: str, result: tuple[bool, list[str]]) -> None:
-        composed, found = result
-        counts["cases"] += 1
-        kind = "composed" if composed else "refused"
-        counts[kind] += 1
-        by_column.setdefault(column, Counter())[kind] += 1
-        faults.extend(f"{column}, {text!a}: {fault}" for fault in found)
-
+def cases(chance: random.Random) -> Iterator[tuple[str, str, Callable[[], Result]]]:
+    """(column, payload, what tries it)."""
     for column, build in COMPOSED.items():
         for text in payloads(chance, CASES_OF_EACH):
-            note(column, text, composed_case(build(text), ANN))
+            yield column, text, partial(_compose, build, text)
     for column, build in ADDRESSES.items():
         for text in payloads(chance, CASES_OF_EACH):
-            note(column, text, address_case(build(text)))
+            yield column, text, partial(_address, build, text)
     for text, other in zip(payloads(chance, CASES_OF_ENVELOPES), payloads(chance, CASES_OF_ENVELOPES), strict=True):
-        note("MAIL", text, envelope_case(f"shop{text}@example.com", ANN))
-        note("RCPT", text, envelope_case("shop@example.com", (f"ann{text}@example.net", *ANN, f"bo@{other}.net")))
+        people = (f"ann{text}@example.net", *ANN, f"bo@{other}.net")
+        yield "MAIL", text, partial(envelope_case, f"shop{text}@example.com", ANN)
+        yield "RCPT", text, partial(envelope_case, "shop@example.com", people)
         for dsn in (Dsn(envid=text), Dsn(notify=text, envid="7"), Dsn(notify="never", ret=text)):
-            note("DSN", text, dsn_case(dsn))
-        note("EHLO and AUTH", text, hello_case(text, other))
+            yield "DSN", text, partial(dsn_case, dsn)
+        yield "EHLO and AUTH", text, partial(hello_case, text, other)
+
+
+def _compose(build: Build, text: str) -> Result:
+    return composed_case(build(text), ANN)
+
+
+def _address(build: Build, text: str) -> Result:
+    return address_case(build(text))
+
+
+def run(seed: int = 20260301) -> dict[str, object]:
+    """Every case. `faults` says what each column that was broken out of became."""
+    counts = Counter(cases=0, composed=0, refused=0)
+    by_column: dict[str, Counter[str]] = {}
+    faults: list[str] = []
+    for column, text, attempt in cases(random.Random(seed)):
+        try:
+            composed, found = attempt()
+        except Exception as error:  # noqa: BLE001 - nothing in a row may raise anything but a refusal
+            composed, found = True, [f"{type(error).__name__}: {error}"]
+        kind = "composed" if composed else "refused"
+        counts.update(("cases", kind))
+        by_column.setdefault(column, Counter())[kind] += 1
+        faults.extend(f"{column}, {text!a}: {fault}" for fault in found)
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         **counts,
