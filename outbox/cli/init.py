@@ -83,7 +83,7 @@ def _next_steps(found: _Found) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the database says of itself: its uuid, the keys that its passwords are sealed with, the names of its
+    """What the database says of itself: its uuid, the keys that its secrets are sealed with, the names of its
     accounts, and how many senders it has.
     """
 
@@ -131,7 +131,7 @@ def _same(one: str, other: str) -> bool:
 
 def _apply_schema(url: str, file: Path, existing: Config | None) -> _Found:
     from outbox.config import anchor_url
-    from outbox.store import accounts
+    from outbox.store import accounts, sealed
     from outbox.store.database import connect
     from outbox.store.migrate import apply, status
 
@@ -149,14 +149,14 @@ def _apply_schema(url: str, file: Path, existing: Config | None) -> _Found:
         uuid = status(db).database_uuid or ""
         there = accounts.accounts(db)
         senders = len(accounts.senders(db))
+        keys = frozenset(held.key_id for held in sealed.every(db))
     finally:
         db.close()
     another = origin.another_database(existing, uuid) if existing is not None else None
     if another is not None:
         raise another
     _done("made" if applied else "kept", f"the tables in {_shown(url)}")
-    sealed = frozenset(each.key_id for each in there if each.secret)
-    return _Found(uuid, sealed, tuple(each.name for each in there), senders)
+    return _Found(uuid, keys, tuple(each.name for each in there), senders)
 
 
 def _shown(url: str) -> str:

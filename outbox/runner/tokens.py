@@ -126,10 +126,14 @@ class Tokens:
             token = await asyncio.shield(self._asking.get(name) or self._ask(account))
         return token
 
-    async def close(self) -> None:
-        """Until nothing is under way: half a minute at most, unless the database keeps the clerk waiting."""
-        while self._asking:
-            await asyncio.wait(self._asking.values())
+    async def close(self, patience: float = 10.0) -> None:
+        """Until nothing is under way, for at most `patience` seconds. What is cut off loses no mail, but may lose a
+        refresh token that the endpoint has just replaced.
+        """
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=patience)
+        for each in self._asking.values():
+            each.cancel()
 
     def _ask(self, account: Account) -> asyncio.Task[Secret]:
         """One at a time for an account; whoever else comes meanwhile waits for the same."""

@@ -8,9 +8,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from outbox import keys
-from outbox.store import accounts, tables
+from outbox.clock import Clock
+from outbox.core.account import Sender
+from outbox.core.secret import Secret
+from outbox.store import accounts, senders, tables
 from outbox.store.database import connect
-from outbox.vault import Vault
+from outbox.store.journal import Act
+from outbox.vault import DkimBinding, Kind, Vault
 from tests.cli.program import CANARY, Program
 
 FILE = Path("outbox.key")
@@ -147,3 +151,38 @@ def test_a_malformed_key_is_named_by_its_line_only(sqlite_program: Program) -> N
 
 def test_no_key_at_all_ends_with_five(sqlite_program: Program) -> None:
     assert "there is no key" in sqlite_program.fails(5, "--database", sqlite_program.url, "key", "status")
+
+
+def test_a_dkim_key_needs_its_key_like_a_password(program: Program) -> None:
+    program.init().add_account("shop")
+    (old,) = ids()
+    vault = Vault(keys.load(FILE.absolute()))
+    binding = DkimBinding("shop@example.com", "outbox1", "example.com", "ed25519-sha256")
+    db = connect(program.url)
+    act = Act("test", Clock().now())
+    with db.atomic():
+        senders.add_sender(db, Sender("shop@example.com", "shop"), act)
+        token = vault.seal(Secret(CANARY), binding, Kind.DKIM)
+        row = {"selector": "outbox1", "domain": "example.com", "algorithm": "ed25519-sha256", "created_at": act.at}
+        tables.Dkim.insert(sender="shop@example.com", secret=token, key_id=old, **row).execute(db)
+    program.run("key", "add")
+    said = program.fails(1, "key", "retire", old)
+    assert "still seals the secrets of: shop, shop@example.com outbox1 (DKIM)" in said
+    assert "sealed 2 secrets again" in program.run("key", "rotate").stdout
+    program.run("key", "retire", old)
+    (key,) = program.json("key", "status")["keys"]
+    assert (key["accounts"], key["dkim"]) == (["shop"], ["shop@example.com outbox1"])
+    (line,) = tables.Dkim.select().dicts().execute(db)
+    db.close()
+    opened = Vault(keys.load(FILE.absolute())).open(line["secret"], binding, key_id=line["key_id"], kind=Kind.DKIM)
+    assert opened.reveal() == CANARY
+
+
+def test_init_makes_no_key_where_a_token_is_sealed_with_another(program: Program) -> None:
+    relay = ("--relay", "127.0.0.1:25", "--tls", "none", "--username", "shop", "--mechanism", "xoauth2")
+    program.init().run("account", "add", "shop", *relay)
+    program.run("account", "oauth", "shop", "--command", "--", "token")
+    (key_id,) = ids()
+    FILE.unlink()
+    assert f"sealed with key {key_id}" in program.run("init", "--database", program.url, code=1).stderr
+    assert not FILE.exists()

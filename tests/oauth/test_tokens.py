@@ -252,6 +252,23 @@ def test_what_has_been_begun_is_ended_and_kept_although_nobody_waits_any_more(de
     assert desk.row.version == 2
 
 
+def test_the_end_does_not_wait_for_an_endpoint_that_is_silent(desk: Desk) -> None:
+    with Endpoint() as server:
+        desk.set_up(person(server))
+        tokens = desk.runner()
+
+        async def scenario() -> None:
+            server.gate.clear()
+            asking = asyncio.create_task(tokens.access(desk.account))
+            await asyncio.to_thread(server.wait, 1)
+            await tokens.close(patience=0.05)
+            await asyncio.wait({asking}, timeout=5)
+            assert asking.cancelled()
+
+        run(scenario)
+    assert (desk.row.version, desk.row.refreshing_until) == (1, None)  # whoever comes next need not wait
+
+
 def test_another_setup_counts_at_once(desk: Desk) -> None:
     with Endpoint() as before, Endpoint({"access_token": "canary-new"}) as after:
         desk.set_up(person(before))

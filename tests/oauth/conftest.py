@@ -1,0 +1,3 @@
+"""The fixtures of `tests.running`."""
+
+from tests.running import site as site
