@@ -8,7 +8,7 @@ import time
 from base64 import b64decode, b64encode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outbox.core.outcome import Report, Stage
@@ -62,8 +62,8 @@ def test_scram_is_the_example_of_rfc_7677() -> None:
 
 
 def test_cram_md5_is_the_example_of_rfc_2195() -> None:
-    settings = relay(username="tim", password="tanstaaftanstaaf")
-    said = play("CRAM-MD5", settings, "<1896.697170952@postoffice.reston.mci.net>")
+    tim = relay(username="tim", password="tanstaaftanstaaf")
+    said = play("CRAM-MD5", tim, "<1896.697170952@postoffice.reston.mci.net>")
     assert said == [None, b"tim b913a602c7eda7a495b4e6e7334d3890"]
 
 
@@ -328,6 +328,36 @@ def test_a_token_in_the_error_challenge_is_not_reported() -> None:
     report, _ = sign_in(relay("xoauth2", password=TOKEN), challenge(b""), challenge(error), NO)
     assert "status bad" in str(report and report.reply)
     assert TOKEN[:40] not in f"{report}"
+
+
+OCTETS = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [SERVER_FIRST.encode(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4", b"e=no", ERROR, b"<1@x>", b""]
+    ),
+)
+TEXTS = st.one_of(OCTETS.map(b64encode), st.text(st.characters(max_codepoint=0x2FF)).map(str.encode))
+REPLIES = st.builds(
+    lambda code, text: b"%d %b\r\n" % (code, text.replace(b"\r", b"").replace(b"\n", b"")),
+    st.sampled_from([235, 250, 334, 334, 334, 334, 354, 421, 454, 501, 535, 554]),
+    TEXTS,
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(sorted(ECHOING)), st.lists(REPLIES, max_size=5))
+def test_whatever_a_relay_answers_is_one_attempt_and_a_report(mechanism: str, replies: list[bytes]) -> None:
+    secret = "correct-horse-battery-staple"
+    report, said = sign_in(relay(mechanism, password=secret), *replies, b"")
+    assert len(said) <= 5
+    assert [line.startswith(b"AUTH ") for line in said] == [True] + [False] * (len(said) - 1)
+    if report is None:
+        assert replies[len(said) - 1][:1] == b"2"
+        assert mechanism != "scram-sha-256", "it does not know the password, and cannot prove that it does"
+    else:
+        assert report.stage is Stage.AUTH
+        assert bool(report.fault) == (report.reply is None)
+        assert secret not in f"{report}"
 
 
 # ---------------------------------------------------------------- a relay that checks
