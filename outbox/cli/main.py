@@ -24,6 +24,7 @@ from outbox.cli import (
     key,
     output,
     queue,
+    rule,
     run,
     schema,
     sender,
@@ -90,6 +91,7 @@ app.add_typer(stats.app)
 app.add_typer(doctor.app)
 app.add_typer(account.app, name="account")
 app.add_typer(sender.app, name="sender")
+app.add_typer(rule.app, name="rule")
 app.add_typer(key.app, name="key")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")

@@ -27,11 +27,10 @@ _BY_STAGE = {stage: tuple(each for each in MEANINGS if stage in each.stages) for
 
 
 class Judgement(NamedTuple):
-    """An outcome, and what led to it: one of the two."""
+    """An outcome, and what led to it: a row of the table, or a rule of the operator's."""
 
     outcome: Outcome
-    meaning: Meaning | None
-    rule: Rule | None
+    by: Meaning | Rule
 
 
 def classify(stage: Stage, reply: Reply | None, *, dotted: bool = False, rules: Rules = ()) -> Outcome:
@@ -52,9 +51,9 @@ def judge(stage: Stage, reply: Reply | None, *, dotted: bool = False, rules: Rul
         for rule in rules:
             # Before MAIL nobody was named yet: no rule makes one message or sender answer for the relay's mood.
             if (rule.scope in _WIDE or stage not in _BEFORE_MAIL) and rule.fits(reply):
-                return Judgement(_delayed(rule.outcome, code, text), None, rule)
+                return Judgement(_delayed(rule.outcome, code, text), rule)
     meaning = next(each for each in _BY_STAGE[stage] if each.fits(code, status, text, dotted=dotted))
-    return Judgement(_delayed(meaning.outcome, code, text), meaning, None)
+    return Judgement(_delayed(meaning.outcome, code, text), meaning)
 
 
 def _said(reply: Reply | None) -> tuple[int, str, str]:

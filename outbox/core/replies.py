@@ -285,6 +285,22 @@ _PLAIN = (
     Meaning("refused", WHOLE, NEVER, BOUNCE, MESSAGE, "554 5.7.1 looks like spam", "The plain meaning of 5yz."),
 )  # fmt: skip
 
+CONSEQUENCES = {
+    (ACCEPT, MESSAGE): "delivered to the relay",
+    (DOUBT, MESSAGE): "in doubt: sent again or held, as `on_doubt` says",
+    (DEFER, RECIPIENT): "this recipient is tried again; the others go on",
+    (BOUNCE, RECIPIENT): "this recipient has bounced; the others go on",
+    (DEFER, MESSAGE): "the message is tried again",
+    (BOUNCE, MESSAGE): "the message fails",
+    (DEFER, SENDER): "the sender address is paused; its mail waits",
+    (BOUNCE, SENDER): "the sender address is paused; its mail waits",
+    (DEFER, ACCOUNT): "the account is paused for a while; its mail waits",
+    (BOUNCE, ACCOUNT): "the account is paused until a probe gets through; its mail waits",
+    (DEFER, RELAY): "counts in the relay's breaker; its mail waits",
+    (BOUNCE, RELAY): "counts in the relay's breaker; its mail waits",
+}
+"""What happens to the mail, in a few words."""
+
 MEANINGS: tuple[Meaning, ...] = (
     *_SILENCE, *_OURS, *_BEFORE_MAIL, *_ANSWERED,
     *_OF_THE_RECIPIENT, *_OF_THE_ACCOUNT, *_OF_THE_SENDER_ADDRESS, *_PLAIN,

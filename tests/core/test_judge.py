@@ -185,7 +185,7 @@ def test_an_answer_has_a_verdict_and_a_reach(
 def test_every_row_of_the_table_decides_its_own_example(meaning: Meaning) -> None:
     answer = reply(meaning.example) if meaning.example else None
     decided = [judge(stage, answer, dotted=bool(meaning.dotted)) for stage in meaning.stages]
-    assert {each.outcome for each in decided if each.meaning is meaning} == {meaning.outcome}
+    assert {each.outcome for each in decided if each.by is meaning} == {meaning.outcome}
 
 
 def test_a_later_verdict_is_never_made_final_by_the_table() -> None:
