@@ -7,6 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from outbox.clock import Clock
+from outbox.core.account import Sender
+from outbox.store import senders
+from outbox.store.journal import Act
 from tests.relay import DROP, GARBAGE, RST, Accept, Plus, Relay
 from tests.running import Site
 
@@ -35,6 +39,9 @@ CASES = [
     Case("banner-garbage", {"banner": GARBAGE}, blame="relay"),
     Case("ehlo-drop", {"ehlo": DROP}, blame="relay"),
     Case("ehlo-early", {"ehlo": Plus("250 more")}, blame="relay"),
+    Case("auth-535", {"auth": "535 5.7.8 no"}, blame="account"),
+    Case("auth-454", {"auth": "454 4.7.0 later"}, blame="account"),
+    Case("auth-garbage", {"auth": GARBAGE}, blame="relay"),
     Case("mail-421", {"mail": "421 4.3.2 closing"}, blame="relay"),
     Case("mail-530", {"mail": "530 5.7.0 authentication required"}, blame="account"),
     Case("mail-sender", {"mail": "550 5.7.60 not permitted to send as this sender"}, blame="sender"),
@@ -74,14 +81,16 @@ CASES = [
 
 
 def test_what_the_database_says_after_chaos(site: Site) -> None:
+    key = str(site.folder / "key")
+    assert site.outbox("key", "generate", key_file=key)[0] == 0
     with ExitStack() as stack:
-        relays = {case.name: stack.enter_context(Relay(case.script)) for case in CASES}
+        relays = {case.name: stack.enter_context(Relay(case.script, credentials=login(case))) for case in CASES}
         numbers = {}
         for name, relay in relays.items():
-            site.register(relay.port, account=name, sender=f"{name}@example.com")
+            register(site, relay, name, key)
             to = ", ".join(f"{each}@example.net" for each in ALL)
             numbers[name] = site.insert_one(sender=f"{name}@example.com", recipients=to)
-        with site.run("-q", "--until-empty") as runner:
+        with site.run("-q", "--until-empty", key_file=key) as runner:
             assert runner.wait() == 0
         found = {case.name: outcome(site, case, numbers[case.name]) for case in CASES}
         assert found == {case.name: wanted(case) for case in CASES}
@@ -91,6 +100,24 @@ def test_what_the_database_says_after_chaos(site: Site) -> None:
             assert len(relays[case.name].sessions) <= 2, f"{case.name}: it was not tried on and on"
         site.audit(message for relay in relays.values() for message in relay.messages)
         assert "Traceback" not in runner.output
+
+
+def login(case: Case) -> dict[str, str]:
+    return {"shop": "correct horse"} if "auth" in case.script else {}
+
+
+def register(site: Site, relay: Relay, name: str, key: str) -> None:
+    """An account of that name at the relay, and the sender NAME@example.com."""
+    if not relay.credentials:
+        site.register(relay.port, account=name, sender=f"{name}@example.com")
+        return
+    password = site.folder / "password"
+    password.write_text("correct horse")
+    way = ("--relay", f"127.0.0.1:{relay.port}", "--tls", "none", "--username", "shop")
+    added = site.outbox("account", "add", name, *way, "--password-file", str(password), key_file=key)
+    assert added[0] == 0, added
+    with site.db.atomic():
+        senders.add_sender(site.db, Sender(f"{name}@example.com", name), Act("test", Clock().now()))
 
 
 def wanted(case: Case) -> dict[str, object]:
