@@ -84,6 +84,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             **({"oauth": tokens.words} if tokens.words else {}),
             "password version": found.credential_version,
             "authorities": found.ca_file or "the system's",
+            **({"pinned certificates": found.tls_pins.split()} if found.tls_pins else {}),
             "connections": found.max_connections,
             "messages per connection": found.max_messages,
             "state": _standing(found, now),
@@ -149,6 +150,7 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
         tls=found.tls,
         helo=session.config.helo,
         ca_file=found.ca_file,
+        tls_pins=tuple(found.tls_pins.split()),
         mechanism=found.mechanism,
         username=found.username,
         password=secret,
@@ -224,8 +226,9 @@ def resume(ctx: typer.Context, name: Name) -> None:
 def remove(
     ctx: typer.Context, name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Remove an account and its password. Refused while it has senders."""
-    from outbox.store import accounts
+    """Remove an account, its password and its limits. Refused while it has senders."""
+    from outbox.core.limits import Limited
+    from outbox.store import accounts, limits
 
     session = session_of(ctx)
     with session.database() as db:
@@ -233,6 +236,7 @@ def remove(
         confirm(f"Remove account {name} and its password?", yes=yes)
         with db.atomic():
             accounts.remove_account(db, name, session.act())
+            limits.forget_limit(db, Limited.ACCOUNT, name)
     output.say(f"removed account {name}")
 
 
@@ -264,6 +268,7 @@ def _facts(account: Account, senders: list[str], failed: list[int], now: datetim
         "key_id": account.key_id,
         "credential_version": account.credential_version,
         "ca_file": account.ca_file,
+        "tls_pins": account.tls_pins.split(),
         "max_connections": account.max_connections,
         "max_messages": account.max_messages,
         **pauses.facts(account, failed, now),

@@ -22,6 +22,7 @@ from outbox.cli import (
     events,
     init,
     key,
+    limit,
     output,
     queue,
     rule,
@@ -29,6 +30,7 @@ from outbox.cli import (
     schema,
     sender,
     stats,
+    suppress,
     usage,
 )
 from outbox.cli.session import Session, session_of
@@ -91,7 +93,9 @@ app.add_typer(stats.app)
 app.add_typer(doctor.app)
 app.add_typer(account.app, name="account")
 app.add_typer(sender.app, name="sender")
+app.add_typer(limit.app, name="limit")
 app.add_typer(rule.app, name="rule")
+app.add_typer(suppress.app, name="suppress")
 app.add_typer(key.app, name="key")
 app.add_typer(schema.app, name="schema")
 app.add_typer(config.app, name="config")

@@ -48,6 +48,7 @@ def test_an_account_is_added_and_shown_without_its_password(program: Program) ->
         "has_password": True,
         "credential_version": 1,
         "ca_file": "",
+        "tls_pins": [],
         "max_connections": 7,
         "max_messages": 9,
         "paused": False,
