@@ -1,10 +1,10 @@
 """The one place where a password is opened, and every other secret in the database.
 
 A password is stored in `outbox_account.secret` as a Fernet token. Inside is not the bare password but an envelope that
-names the account, relay, login, TLS mode and certificate authority it was given for, and opening compares each of them
-with the row. So a token copied to another account does not open there, and neither does it after somebody with write
-access to the database has pointed the account at a host or an authority of his own, or taken its TLS away: the account
-is paused instead, and says why. Where the key comes from is in `outbox.keys`.
+names the account, relay, login, TLS mode, certificate authority and pins it was given for, and opening compares each of
+them with the row. So a token copied to another account does not open there, and neither does it after somebody with
+write access to the database has pointed the account at a host or an authority of his own, or taken its TLS away: the
+account is paused instead, and says why. Where the key comes from is in `outbox.keys`.
 
 An account's OAuth setup and its current access token (`outbox_oauth`) are sealed for the same settings, because the
 token goes where the password would; the DKIM key of a sender (`outbox_dkim`) for the signature it makes. The kind is in
@@ -64,6 +64,7 @@ class Binding:
     username: str
     tls: str
     ca_file: str = ""
+    tls_pins: str = ""
 
     @classmethod
     def of(cls, account: Account) -> Binding:
@@ -74,6 +75,7 @@ class Binding:
             account.username,
             str(account.tls),
             account.ca_file,
+            account.tls_pins,
         )
 
     @property
@@ -111,6 +113,7 @@ _SETTINGS = {
     "username": "username",
     "tls": "TLS mode",
     "ca_file": "certificate authority",
+    "tls_pins": "pinned certificate",
     "sender": "sender address",
     "selector": "selector",
     "domain": "signing domain",

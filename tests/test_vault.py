@@ -77,6 +77,7 @@ def test_a_plain_fernet_opens_the_envelope_and_finds_json() -> None:
         "username": "shop@example.com",
         "tls": "starttls",
         "ca_file": "",
+        "tls_pins": "",
         "kind": "password",
         "secret": CANARY,
     }
@@ -91,6 +92,7 @@ def test_a_plain_fernet_opens_the_envelope_and_finds_json() -> None:
         ("username", "root", "username"),
         ("tls", "none", "TLS mode"),
         ("ca_file", "/tmp/mine.pem", "certificate authority"),
+        ("tls_pins", "ab" * 32, "pinned certificate"),
     ],
 )
 def test_a_changed_setting_is_named_together_with_the_command_that_repairs_it(

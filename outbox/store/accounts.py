@@ -170,6 +170,7 @@ def renew_credentials(db: Database, changed: Account, **values: Any) -> None:
             row.relay_port == changed.relay_port,
             row.tls == str(changed.tls),
             fn.COALESCE(row.ca_file, "") == changed.ca_file,
+            fn.COALESCE(row.tls_pins, "") == changed.tls_pins,
         )
         .execute(db)
     )
