@@ -1,6 +1,6 @@
 """The manual is true: its code runs, what it shows is what comes out, what it names exists, and nothing is left out.
 
-`python -m tests.test_docs` writes the table of settings into docs/configuration.md.
+`python -m tests.test_docs` writes the table of settings into docs/configuration.md, and docs/replies.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from outbox.store.database import dialect
 from tests.pages import DOCS, PAGES, README, ROOT, anchors, blocks, links, our_commands, prose, spans
 from tests.reader import Reader, alone, statements
 from tests.relay import Relay
+from tests.replies import page as page_of_replies
 from tests.stories import Stories
 
 FOLLOWED = ("README.md", "docs/getting-started.md", "docs/enqueue.md")
@@ -271,6 +272,16 @@ def test_every_named_setting_exists() -> None:
     assert named - known == set()
 
 
+# -- replies
+
+
+def test_what_every_reply_leads_to_is_documented() -> None:
+    page = (ROOT / "docs" / "replies.md").read_text(encoding="utf-8")
+
+    assert page == page_of_replies(), "python -m tests.test_docs writes it anew"
+
+
 if __name__ == "__main__":
+    (ROOT / "docs" / "replies.md").write_text(page_of_replies(), encoding="utf-8")
     target = ROOT / "docs" / "configuration.md"
     target.write_text(written(target.read_text(encoding="utf-8")), encoding="utf-8")
