@@ -5,7 +5,7 @@ dispatch.py    which messages to claim next, fairly
 delivery.py    one message from claim to settlement (the heart); journey.py, what it has come to so far
 clerk.py       the only thread that writes; request.py, what it is asked; budget.py, how much mail is in memory
 registrar.py   what is known of accounts and senders, and their opened secrets
-feedback.py    what the application hears of: events, webhook.py, notices.py
+feedback.py    what the application hears of: events, webhook.py, notices.py, overdue.py
 upkeep.py      leases, reclaim, expiry
 schedule.py    APScheduler: when, never what
 rescue.py      results that could not be written before the end

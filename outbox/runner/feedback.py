@@ -17,6 +17,7 @@ from outbox.config import Config
 from outbox.config.units import words
 from outbox.runner.clerk import Clerk
 from outbox.runner.notices import Notices
+from outbox.runner.overdue import Overdue
 from outbox.runner.webhook import Webhook, read_secrets
 from outbox.store import Store, events
 from outbox.store.events import Kind, Recording
@@ -48,6 +49,7 @@ class Feedback:
     def __init__(self, clerk: Clerk, clock: Clock, config: Config, *, owner: Callable[[], str]) -> None:
         self._clerk = clerk
         self._keep = config.events.keep
+        self._overdue = Overdue(clerk, recording_of(config), owner=owner)
         self._webhook: Webhook | None = None
         self._notices: Notices | None = None
         if config.webhook.url:
@@ -65,6 +67,10 @@ class Feedback:
         """Every few seconds."""
         if self._notices is not None:
             await self._notices.tell_due()
+
+    async def watch(self) -> None:
+        """Every minute: what waits behind a pause is not tried, and so has no settlement that says it is delayed."""
+        await self._overdue.tell()
 
     async def forget(self) -> None:
         """Now and then: delete events that are older than `events.keep`."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from outbox.core.message import Message
 from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
@@ -41,6 +41,10 @@ class Lane:
     sender: str
     priority: int
     due_at: datetime
+
+
+Place = tuple[Any, int]
+"""Of a message in its lane: its due time, as the database has it, and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,9 @@ class Store(Protocol):
 
     def content(self, claim: Claim) -> Content: ...
 
+    def overdue(self, lane: Lane, after: Place | None, until: datetime, limit: int) -> list[Place]:
+        """The next of a lane's messages that have been due since `until` or before."""
+
     def sending(self) -> int:
         """How many messages are being sent, by any runner."""
 
@@ -195,6 +202,9 @@ class Store(Protocol):
         """Take back one claim of our own that we know nothing of."""
 
     def expire(self, now: datetime) -> int: ...
+
+    def tell_delayed(self, messages: Iterable[int], reason: str, now: datetime) -> None:
+        """Record that these are delayed: those that still wait, and of which it was not recorded before."""
 
     def absent(self, runners: Sequence[str]) -> list[str]:
         """Which of these runners do not hold the lock that each holds while it lives."""

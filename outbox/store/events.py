@@ -26,7 +26,7 @@ class Kind(StrEnum):
     """What happened.
 
     ACCEPTED  the message is sent: for every recipient a 2xx reply to the end of the data was read
-    DELAYED   it has been tried for longer than `Recording.delayed_after`, and is still deferred; once a message
+    DELAYED   it has been tried, or kept back by a pause, for `Recording.delayed_after`, and still waits; once a message
     BOUNCED   it failed: somebody was refused for good, or it could not be sent at all
     EXPIRED   it was given up
     DOUBT     the relay may have accepted it; it is held, or will be tried again

@@ -145,6 +145,9 @@ class SqliteStore(SqlStore):
             column = str(error).partition("column ")[2].partition(" with")[0]
             raise InvalidMessage("5.6.0", f"column {column} holds bytes that are not UTF-8") from None
 
+    def _lane_value(self, sender: str) -> str | bytes:
+        return sender_value(sender)
+
     def suspects(self, after: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
 

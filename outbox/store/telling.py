@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
+from outbox.store import Lane, Place
 from outbox.store.events import EVERYTHING, RECORD, RECORD_TOGETHER, TOGETHER, Kind, Words
 from outbox.store.rows import moment, reply_columns
 from outbox.store.statements import Statements
@@ -20,12 +21,25 @@ AND COALESCE(first_attempt_at, (SELECT min(started_at) FROM outbox_attempt AS a
   WHERE a.message_id = d.message_id AND a.outcome = 'paused')) <= ?
 AND NOT EXISTS (SELECT 1 FROM outbox_event AS e WHERE e.message_id = d.message_id AND e.kind = 'delayed')"""
 
+# What waits behind a pause and is not tried has no settlement that could tell of it.
+_OVERDUE = """
+SELECT due_at, message_id FROM outbox_delivery
+WHERE state = 'queued' AND sender = CAST(? AS TEXT) AND priority = ? AND (due_at, message_id) > (?, ?) AND due_at <= ?
+ORDER BY due_at, message_id LIMIT ?"""
+
+_STILL_WAITING = """
+SELECT message_id, claim_no FROM outbox_delivery AS d WHERE message_id IN ({ids}) AND state = 'queued'
+AND NOT EXISTS (SELECT 1 FROM outbox_event AS e WHERE e.message_id = d.message_id AND e.kind = 'delayed')
+ORDER BY message_id {skip}"""
+
 _LAST_WORDS = "SELECT last_code, last_status, last_reply FROM outbox_delivery WHERE message_id = ?"
 
 _ENDS = {State.SENT: Kind.ACCEPTED, State.FAILED: Kind.BOUNCED, State.EXPIRED: Kind.EXPIRED}
 
 Told = tuple[int, int, Words]
 """Message, claim, and the words of the event."""
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Telling(Statements):
@@ -34,6 +48,21 @@ class Telling(Statements):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.recording = EVERYTHING
+
+    def overdue(self, lane: Lane, after: Place | None, until: datetime, limit: int) -> list[Place]:
+        """The next of a lane's messages that have been due since `until` or before, by their due times."""
+        due_at, message_id = after or (moment(_LONG_AGO), 0)
+        key = (self._lane_value(lane.sender), lane.priority)
+        rows = self._all(_OVERDUE, (*key, due_at, message_id, moment(until), limit))
+        return [(due_at, message_id) for due_at, message_id in rows]
+
+    def tell_delayed(self, messages: Iterable[int], reason: str, now: datetime) -> None:
+        """Those of these messages that still wait are delayed, unless that was told before."""
+        sql = _STILL_WAITING.format(ids=",".join(map(str, messages)), skip=self.skip_locked_of("d"))
+        self._tell(Kind.DELAYED, [(*row, (None, None, reason)) for row in self._all(sql)], moment(now))
+
+    def _lane_value(self, sender: str) -> str | bytes:
+        return sender
 
     def _tell(self, kind: Kind, told: Iterable[Told], at: str | None) -> None:
         """An event of this kind for each of these messages."""
