@@ -110,7 +110,7 @@ async def _exchange(request: Any, url: str, setup: Setup, deadline: float) -> ht
         return GrantError(f"no answer from {host} within {SILENCE:g} s", permanent=False)
     except _TooLargeError:
         return GrantError(f"the answer of {host} is larger than {MAX_ANSWER // 1024} KiB", permanent=False)
-    except (httpx2.HTTPError, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         words = hide(str(error), (setup.client_secret, setup.refresh_token)) or type(error).__name__
         return GrantError(f"cannot ask {host}: {words}", permanent=False)
 

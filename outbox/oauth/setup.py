@@ -129,8 +129,11 @@ def check_url(url: str, name: str) -> None:
         raise ValueError(f"there is no {name}")
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"the {name} has letters that no URL has")
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(url)
+        host = "" if parts.port == 0 else parts.hostname or ""
+    except ValueError:
+        raise ValueError(f"the {name} is not a URL: its host or port is none") from None
     if not host or parts.username is not None or parts.fragment:
         raise ValueError(f"the {name} is not a URL such as https://login.example.com/token")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):

@@ -13,6 +13,7 @@ until the endpoint is closed). `current` is the access token that was given last
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Request:
 class Endpoint:
     """See above."""
 
-    def __init__(self, *script: Answer, device: Answer | None = None) -> None:
+    def __init__(self, *script: Answer, device: Answer | None = None, context: ssl.SSLContext | None = None) -> None:
         self.script = list(script)
         self.device = device
         self.requests: list[Request] = []
@@ -64,6 +65,11 @@ class Endpoint:
         self.gate.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        self._scheme = "https" if context else "http"
+        if context is not None:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> Endpoint:
@@ -81,7 +87,7 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def token_url(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from outbox.core.secret import Secret
 from outbox.errors import OAuthError
@@ -23,6 +24,7 @@ from outbox.oauth.answer import LONGEST_LIFE, SHORTEST_LIFE, UNSAID_LIFE
 from outbox.oauth.granted import Granted, GrantError, obtain
 from outbox.oauth.setup import ClientAuth, Grant, Setup
 from tests.oauth.endpoint import ERROR, HANG, Answer, Endpoint, Reply
+from tests.relay import server_context
 
 SECRET = "canary-client-secret"
 REFRESH = "canary-refresh-1"
@@ -122,6 +124,22 @@ def test_a_proxy_is_not_told_what_is_asked_on_this_machine(monkeypatch: pytest.M
             monkeypatch.setenv(name, proxy.url)
         got(app(server))
         assert (len(server.requests), proxy.requests) == (1, [])
+
+
+def test_a_secret_is_sent_only_to_who_has_a_certificate_for_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, stranger = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with Endpoint(context=server_context(ours.issue_cert("127.0.0.1"))) as server:
+        assert got(app(server)).access_token.reveal() == server.current
+    for certificate in (stranger.issue_cert("127.0.0.1"), ours.issue_cert("login.example.com")):
+        with Endpoint(context=server_context(certificate)) as server:
+            with pytest.raises(GrantError, match="certificate verify failed") as caught:
+                got(app(server))
+            assert not caught.value.permanent
+            assert server.requests == []
 
 
 # ---- answers
