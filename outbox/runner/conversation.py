@@ -21,12 +21,14 @@ from outbox.core.message import Recipient
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import Reply
 from outbox.core.settlement import Claim, Trial, fates_of
-from outbox.errors import VaultError
+from outbox.core.staging import Staging
 from outbox.runner.clerk import Clerk
 from outbox.runner.journey import Journey, Letter, refuses_message, stops
+from outbox.runner.login import Login
 from outbox.runner.registrar import Registrar
 from outbox.smtp.connection import Connection
-from outbox.smtp.pool import Pool
+from outbox.smtp.pool import Key, Pool
+from outbox.smtp.relay import Relay
 from outbox.store import Mark
 
 LATE = Reply(0, "4.4.7", "its time (expires_at) was over before the relay had all of it: its dot was not written")
@@ -40,6 +42,8 @@ class Conversation:
         clerk: Clerk,
         pool: Pool,
         registrar: Registrar,
+        login: Login,
+        staging: Staging,
         *,
         recipients_per_transaction: int,
         draining: Callable[[], bool],
@@ -47,6 +51,8 @@ class Conversation:
         self._clerk = clerk
         self._pool = pool
         self._registrar = registrar
+        self._login = login
+        self._staging = staging
         self._chunk = recipients_per_transaction
         self._draining = draining
         self._learnt: dict[str, int] = {}
@@ -56,31 +62,34 @@ class Conversation:
         be lost ends it with what is known.
         """
         waiting = list(letter.pending)
+        rules = self._registrar.rules(letter.account)
         connection: Connection | None = None
         try:
             while waiting and not (journey.fates and self._draining()):
                 if letter.claim.is_late(self._clerk.now()):
-                    note(journey, Trial(tuple(waiting), Report(Stage.LOCAL, LATE)))
+                    self.note(letter, journey, Trial(tuple(waiting), Report(Stage.LOCAL, LATE)))
                     return
                 if connection is None or not connection.usable:
                     spent, connection = connection, None
                     opened = await self._connect(letter, instead_of=spent)
                     if isinstance(opened, Report):
-                        note(journey, Trial(tuple(waiting), opened))
+                        self.note(letter, journey, Trial(tuple(waiting), opened))
                         return
                     connection = journey.connection = opened
                     continue  # that may have taken its time
-                chunk = tuple(waiting[: self._limit(letter.account, connection)])
+                chunk = tuple(
+                    waiting if self._staging.redirects else waiting[: self._limit(letter.account, connection)]
+                )
                 report = await self._transact(connection, letter, chunk, journey)
                 if report.stale:
                     continue  # it had died while it was idle, and nothing was tried: a new one takes the same chunk
                 if report.fenced:
                     return
                 trial, waiting = self._sort_out(letter.account, Trial(chunk, report), waiting[len(chunk) :])
-                note(journey, trial)
-                if refuses_message(report):
-                    note(journey, Trial(tuple(waiting), replace(report, recipients=())))
-                if stops(report):
+                self.note(letter, journey, trial)
+                if refuses_message(report, rules):
+                    self.note(letter, journey, Trial(tuple(waiting), replace(report, recipients=())))
+                if stops(report, rules):
                     return
         finally:
             if connection is not None:
@@ -92,14 +101,19 @@ class Conversation:
         """
         if instead_of is not None:
             await self._give(instead_of, letter)
-        try:
-            relay = self._registrar.relay(letter.account)
-        except VaultError as error:
-            return Report(Stage.LOCAL, Reply(554, "5.7.8", str(error)))
-        return await self._pool.take((letter.account.name, relay), relay)
+        opened = await self._open(letter.account)
+        if isinstance(opened, Report) and self._login.may_refresh(letter.account, opened):
+            opened = await self._open(letter.account, fresh=True)
+        if isinstance(opened, Connection):
+            await self._login.remember(letter.account, opened)
+        return opened
+
+    async def _open(self, account: Account, *, fresh: bool = False) -> Connection | Report:
+        relay = await self._login.relay(account, fresh=fresh)
+        return relay if isinstance(relay, Report) else await self._pool.take(_key(account, relay), relay)
 
     async def _give(self, connection: Connection, letter: Letter) -> None:
-        await self._pool.give((letter.account.name, connection.relay), connection)
+        await self._pool.give(_key(letter.account, connection.relay), connection)
 
     async def _transact(
         self, connection: Connection, letter: Letter, chunk: tuple[Recipient, ...], journey: Journey
@@ -121,11 +135,17 @@ class Conversation:
             journey.in_doubt = True
             return True
 
-        envelope = Envelope(letter.return_path, tuple(each.address for each in chunk))
+        envelope = Envelope(letter.return_path, self._staging.envelope(chunk), letter.dsn)
         with self._in_time(claim, connection, journey):
             report = await connection.deliver(envelope, letter.rendered, mark)
         journey.in_doubt = False
+        report = self._staging.spread(report, chunk)
         return _late(report) if journey.late and not report.dotted else report
+
+    def note(self, letter: Letter, journey: Journey, trial: Trial) -> None:
+        """What a transaction has come to."""
+        journey.last = trial.report
+        journey.fates.extend(self._staging.told(fates_of(trial, self._registrar.rules(letter.account))))
 
     def _is_late(self, claim: Claim, journey: Journey) -> bool:
         journey.late = journey.late or claim.is_late(self._clerk.now())
@@ -198,10 +218,8 @@ class _Alarm:
         self._timer.cancel()
 
 
-def note(journey: Journey, trial: Trial) -> None:
-    """What a transaction has come to."""
-    journey.last = trial.report
-    journey.fates.extend(fates_of(trial))
+def _key(account: Account, relay: Relay) -> Key:
+    return (account.name, account.credential_version, relay)
 
 
 def _late(report: Report) -> Report:
