@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import ssl
+import sys
 import time
 import tracemalloc
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +32,19 @@ from outbox.core.reply import MAX_OCTETS, MalformedReply, ReplyParser
 from outbox.core.settlement import Attempt, Claim, Fate, Policy, Settlement, Trial, decide, fates_of
 from outbox.smtp.connection import Connection, Deadlines, Relay
 from tests import relay as scripted
-from tests.chaos.grid import ACTIONS, AFTERWARDS, SEED, SIGNING, SLOW, STAGES, Expected, cells, expected, script
+from tests.chaos.grid import (
+    ACTIONS,
+    AFTERWARDS,
+    SEED,
+    SIGNING,
+    SLOW,
+    STAGES,
+    Expected,
+    cells,
+    deferred,
+    expected,
+    script,
+)
 from tests.relay import DROP, Flood, Plus, server_context
 from tests.smtp.sending import ANN, BIG, BOB, HELLO, TO_ALL, Mark, account, deadlines, run, send
 
@@ -198,6 +212,24 @@ def test_the_grid_is_as_large_as_it_says() -> None:
         assert expected(stage, action, pipelining=pipelining)
     assert {"auth", "response"} == set(SIGNING)
     assert {"rset", "quit", "idle"} == set(AFTERWARDS)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["refuses", "is silent"])
+def test_a_port_that_takes_no_connection_is_the_relays_fault_in_time(answers: bool) -> None:
+    """Nobody listens; or the kernel holds as many connections as it will, and says nothing to another."""
+    if not answers and sys.platform != "linux":
+        pytest.skip("other kernels hold more connections than they are asked to")
+    with socket.socket() as port, ExitStack() as stack:
+        port.bind(("127.0.0.1", 0))
+        if not answers:
+            port.listen(0)
+            stack.enter_context(closing(socket.create_connection(port.getsockname(), 5)))
+        settings = Relay("127.0.0.1", port.getsockname()[1], "starttls")
+        began = time.monotonic()
+        report = run(send(settings, TO_ALL, limits=deadlines(connect=SHORT)))
+        seconds = time.monotonic() - began
+    check(Story(report, seconds, []), deferred(Stage.CONNECT, Scope.RELAY))
+    assert seconds <= SHORT + 1
 
 
 MIB = 1024 * 1024
