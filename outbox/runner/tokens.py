@@ -2,7 +2,7 @@
 
     tokens = Tokens(clerk, clock, registrar.open_vault, who=runner_id)
     token = await tokens.access(account)               # for every connection; from memory, nearly always
-    token = await tokens.access(account, fresh=True)   # once, after the relay has refused that one (535)
+    token = await tokens.access(account, fresh=True, refused=token)   # once, after the relay has refused it (535)
     await tokens.close()                               # before the clerk ends
 
 A token is renewed at 80 % of its life, by one runner at a time: whoever takes the lease in the database (see
@@ -104,25 +104,29 @@ class Tokens:
     _refused: dict[str, Secret] = field(default_factory=dict)
     _asking: dict[str, asyncio.Task[Secret]] = field(default_factory=dict)
 
-    async def access(self, account: Account, *, fresh: bool = False) -> Secret:
+    async def access(self, account: Account, *, fresh: bool = False, refused: Secret | None = None) -> Secret:
         """The access token to log in with, good for some seconds at least.
 
-        `fresh` says that the relay has refused the one that was handed out last: another one is got, unless somebody
-        has got one already. Raises OAuthError (its message names the account; `permanent` tells whether a person has
-        to act), and VaultError when the setup does not open. Being cancelled does not end the request that is under
-        way.
+        `fresh` says that the relay has refused the token `refused` (None: the one that was handed out last): another
+        one is got, unless somebody has got one already. Raises OAuthError (its message names the account; `permanent`
+        tells whether a person has to act), and VaultError when the setup does not open. Being cancelled does not end
+        the request that is under way.
         """
         name = account.name
         known = self._known.get(name)
-        if known is not None and known.credential_version == account.credential_version:
-            if not fresh and self.clerk.now() < known.refresh_at:
-                return known.token
-            if fresh:
-                self._refused[name] = known.token
+        if known is not None and known.credential_version != account.credential_version:
+            known = None
+        if fresh:
+            refused = refused or (known.token if known is not None else None)
+            if refused is not None:
+                self._refused[name] = refused
+            if known is not None and known.token == refused:
                 del self._known[name]
-        refused = self._refused.get(name) if fresh else None
+                known = None
+        if known is not None and self.clerk.now() < known.refresh_at:
+            return known.token
         token = await asyncio.shield(self._asking.get(name) or self._ask(account))
-        if refused is not None and token == refused:  # that had been under way before
+        if fresh and token == refused:  # that had been under way before
             token = await asyncio.shield(self._asking.get(name) or self._ask(account))
         return token
 

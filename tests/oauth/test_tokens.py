@@ -110,6 +110,20 @@ def test_a_refused_token_is_not_handed_out_again_when_no_other_can_be_got(desk: 
         assert asyncio.run(tokens.access(desk.account)).reveal() == server.current == "canary-access-3"
 
 
+def test_who_hears_late_that_the_old_token_is_refused_gets_the_one_that_is_there(desk: Desk) -> None:
+    with Endpoint() as server:
+        desk.set_up(person(server))
+        tokens = desk.runner()
+
+        async def scenario() -> None:
+            old = await tokens.access(desk.account)
+            new = await tokens.access(desk.account, fresh=True, refused=old)
+            assert await tokens.access(desk.account, fresh=True, refused=old) == new != old
+
+        run(scenario)
+        assert len(server.requests) == 2
+
+
 def test_the_same_token_from_the_endpoint_again_is_given_a_trial(desk: Desk) -> None:
     same = {"access_token": "canary-same"}
     with Endpoint(same, same, same) as server:
