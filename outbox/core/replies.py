@@ -61,6 +61,14 @@ _OURS = (
         "No relay was asked: it cannot be composed, or its sender is not registered.",
     ),
     Meaning(
+        "unsigned", frozenset({Stage.LOCAL}), NEVER, BOUNCE, SENDER, "554 5.7.5 the DKIM key does not open",
+        "Mail that is meant to be signed does not go out unsigned.", statuses=("5.7.5",),
+    ),
+    Meaning(
+        "no-token", frozenset({Stage.LOCAL}), LATER, DEFER, ACCOUNT, "454 4.7.0 the token endpoint does not answer",
+        "Without an access token the account cannot log in now.", statuses=("4.7.0",),
+    ),
+    Meaning(
         "sealed-secret", frozenset({Stage.LOCAL}), NEVER, BOUNCE, ACCOUNT, "554 5.7.8 the password does not open",
         "Without its key the account cannot log in; its mail waits until somebody repairs that.",
     ),

@@ -23,7 +23,7 @@ from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
 from outbox.core.outcome import Report, Stage
 from outbox.core.render import render
-from outbox.core.reply import Reply
+from outbox.core.reply import Reply, sanitise
 from outbox.core.settlement import (
     SETTLED_FATES,
     Attempt,
@@ -36,15 +36,20 @@ from outbox.core.settlement import (
     decide,
     expire,
     nothing_left,
+    postpone,
     refuse,
     relinquish,
 )
-from outbox.errors import InvalidMessage
+from outbox.core.staging import Staging
+from outbox.errors import InvalidMessage, VaultError
 from outbox.runner.brakes import Brakes
 from outbox.runner.clerk import Clerk
-from outbox.runner.conversation import Conversation, note
+from outbox.runner.conversation import Conversation
 from outbox.runner.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
+from outbox.runner.quota import Postponed, Quota
 from outbox.runner.registrar import Registrar
+from outbox.runner.screen import Screen
+from outbox.runner.signing import Signing
 from outbox.smtp.pool import Pool
 from outbox.store import Content, Settled
 
@@ -62,7 +67,11 @@ class Delivery:
         policy: Policy,
         clock: Clock,
         *,
-        recipients_per_transaction: int,
+        conversation: Conversation,
+        quota: Quota,
+        screen: Screen,
+        signing: Signing,
+        staging: Staging,
         draining: Callable[[], bool],
     ) -> None:
         self._clerk = clerk
@@ -70,9 +79,11 @@ class Delivery:
         self._registrar = registrar
         self._policy = policy
         self._clock = clock
-        self._conversation = Conversation(
-            clerk, pool, registrar, recipients_per_transaction=recipients_per_transaction, draining=draining
-        )
+        self._conversation = conversation
+        self._quota = quota
+        self._screen = screen
+        self._signing = signing
+        self._staging = staging
         self._draining = draining
         self._brakes = Brakes()
         registrar.on_change.append(self._see)
@@ -182,11 +193,16 @@ class Delivery:
         """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""
         if journey.in_doubt:
             fault = f"internal error: {type(error).__name__}"
-            note(journey, Trial(journey.chunk, Report(Stage.DOT, fault=fault, dotted=True)))
+            assert journey.letter is not None
+            doubt = Trial(journey.chunk, Report(Stage.DOT, fault=fault, dotted=True))
+            self._conversation.note(journey.letter, journey, doubt)
         return self._conclude(claim, journey) if journey.fates else self._internal_error(claim, error)
 
     def _internal_error(self, claim: Claim, error: Exception) -> Settlement:
-        reply = Reply(451, "4.3.0", f"internal error: {type(error).__name__}")
+        return self._ours(claim, Reply(451, "4.3.0", f"internal error: {type(error).__name__}"))
+
+    def _ours(self, claim: Claim, reply: Reply) -> Settlement:
+        """Something on our own side kept it from being tried."""
         fate = RecipientFate(Recipient(0, "", "to"), Fate.DEFERRED, reply, classify(Stage.LOCAL, reply), Stage.LOCAL)
         attempt = Attempt(claim, (fate,), committed=1)
         return decide(attempt, self._policy, self._clerk.now(), self._clock.jitter())
@@ -203,10 +219,32 @@ class Delivery:
             letter = self._compose(claim, content.message, content.fates, route)
         except InvalidMessage as invalid:
             return refuse(claim, Stage.RENDER, invalid.status, invalid.reason)
+        except VaultError as error:  # unsigned, it does not go out
+            unsigned = self._ours(claim, Reply(554, "5.7.5", sanitise(str(error))))
+            return replace(unsigned, account=route.account.name, credential_version=route.account.credential_version)
         if not letter.pending:
             return nothing_left(claim, bounced=letter.bounced_before > 0)
+        return await self._hand_over(claim, await self._screened(letter), route, journey)
+
+    async def _screened(self, letter: Letter) -> Letter:
+        """Without those who are suppressed, or not allowed in staging."""
+        if self._screen.idle:
+            return letter
+        screened = await self._screen.sort(letter.pending)
+        return replace(letter, pending=screened.kept, withheld=screened.withheld)
+
+    async def _hand_over(self, claim: Claim, letter: Letter, route: Route, journey: Journey) -> Settlement:
+        """To the relay, as far as the limits allow."""
+        addresses = self._staging.envelope(letter.pending) if letter.pending else ()
+        reserved = await self._quota.reserve(claim, route, addresses)
+        if isinstance(reserved, Postponed):
+            return postpone(claim, reserved.until, reserved.reason)
         journey.letter = letter
-        await self._conversation.hold(letter, journey)
+        journey.fates.extend(letter.withheld)
+        try:
+            await self._conversation.hold(letter, journey)
+        finally:
+            reserved.release(tried=journey.connection is not None)
         return self._conclude(claim, journey)
 
     async def _stranger(self, message: Message, route: Route, journey: Journey) -> str:
@@ -225,7 +263,11 @@ class Delivery:
         )
         bounced = sum(fate is Fate.BOUNCED for fate in fates.values())
         return_path = return_path_of(message, route)
-        return Letter(claim, route.account, return_path, pending, bounced, message.created_at, render(message))
+        rendered = self._signing.sign(message, render(message))
+        if self._staging.redirects:
+            rendered = replace(rendered, data=self._staging.labelled(rendered.data, pending))
+        account, created_at = route.account, message.created_at
+        return Letter(claim, account, return_path, pending, bounced, created_at, rendered, message.dsn)
 
     # -- sending
 
@@ -234,7 +276,7 @@ class Delivery:
         letter = journey.letter
         if letter is None or not journey.fates:
             return relinquish(claim)
-        untried = len(letter.pending) - len(journey.fates)
+        untried = len(letter.pending) + len(letter.withheld) - len(journey.fates)
         attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before)
         streaks = self._brakes.before(claim.sender, self._registrar.registry.resolve(claim.sender))
         settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter(), streaks)
@@ -257,7 +299,8 @@ class Delivery:
     def _place(self, account: Account) -> asyncio.Semaphore:
         """A place among the account's connections. Its limit may change while the runner runs."""
         limit, place = self._places.get(account.name, (0, None))
-        if place is None or limit != account.max_connections:
-            place = asyncio.Semaphore(account.max_connections)
-            self._places[account.name] = account.max_connections, place
+        most = max(1, self._quota.places(account))
+        if place is None or limit != most:
+            place = asyncio.Semaphore(most)
+            self._places[account.name] = most, place
         return place

@@ -25,6 +25,7 @@ from outbox.core.account import Account, Registry, Route
 from outbox.core.pause import Subject
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
+from outbox.runner.gate import Gate
 from outbox.runner.registrar import Registrar
 from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
 
@@ -74,11 +75,13 @@ def allocate(
     turns: Mapping[str, str],
     now: datetime,
     is_closed: Callable[[Route, datetime], bool] = Route.is_closed,
+    places: Callable[[Account], int] = lambda account: account.max_connections,
+    room: Callable[[Route, datetime], int | None] = lambda route, now: None,
 ) -> Allocation:
     """Share the free places of each account equally among its senders with due mail, urgent priorities first.
 
     `in_flight` and `turns` are by account (``""``: unregistered senders): how many messages are under way, and which
-    sender was the last to be given places; the one behind it comes first now.
+    sender was the last to be given places; the one behind it comes first now. `places` and `room` are those of `Gate`.
     """
     due: dict[str, dict[str, list[Lane]]] = {}
     free: dict[str, int] = {}
@@ -94,7 +97,7 @@ def allocate(
             half_open.append((lane, route))
         else:
             name = "" if route is None else route.account.name
-            limit = REFUSED_AT_ONCE if route is None else window(route.account)
+            limit = REFUSED_AT_ONCE if route is None else places(route.account) * AHEAD
             free[name] = max(0, limit - in_flight.get(name, 0))
             due.setdefault(name, {}).setdefault(lane.sender, []).append(lane)
     picks: list[Pick] = []
@@ -103,6 +106,9 @@ def allocate(
         last = turns.get(name, "")
         for place, sender in enumerate(sorted(senders, key=lambda each: (each <= last, each))):
             share = -(-free[name] // (len(senders) - place))  # rounded up, so that every place is used
+            route = registry.resolve(sender)
+            most = None if route is None else room(route, now)
+            share = share if most is None else min(share, most)
             free[name] -= share
             crowded |= share == 0
             picks.extend(Pick(sender, lane.priority, share) for lane in senders[sender] if share)
@@ -131,6 +137,7 @@ class Dispatch:
         registrar: Registrar,
         runner: Callable[[], str],
         deliver: Callable[[Claim], Coroutine[None, None, None]],
+        gate: Gate,
         *,
         revive: Callable[[], Awaitable[None]],
         poll: timedelta,
@@ -143,6 +150,7 @@ class Dispatch:
         self._registrar = registrar
         self._runner = runner
         self._deliver = deliver
+        self._gate = gate
         self._poll = poll.total_seconds()
         self._bell = asyncio.Event()
         self._cursor = ""
@@ -223,11 +231,15 @@ class Dispatch:
     async def round(self) -> None:
         """Claim what can go now. `standing` then says what stays, and why."""
         await self._registrar.refresh()
+        if not self._gate.is_open:
+            self.standing = Allocation(blocked=True)
+            return
         now = self._clerk.now()
         lanes, suspects = await self._clerk.read(partial(_look, self._cursor, self._suspect, now))
         # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
-        registrar = self._registrar
-        seen = allocate(lanes, registrar.registry, self._in_flight, self._turns, now, registrar.is_closed)
+        registry, gate = self._registrar.registry, self._gate
+        closed, places, room = gate.is_closed, gate.places, gate.room
+        seen = allocate(lanes, registry, self._in_flight, self._turns, now, closed, places, room)
         if seen.picks and await self._claim(seen.picks):
             seen = replace(seen, crowded=True)
         if seen.probes:
@@ -267,7 +279,7 @@ class Dispatch:
         for suspect in suspects:
             self._suspect = suspect.message_id
             route, now = self._registrar.registry.resolve(suspect.sender), self._clerk.now()
-            if route is not None and self._registrar.is_closed(route, now):
+            if route is not None and self._gate.is_closed(route, now):
                 continue
             subjects = route.half_open(now) if route is not None else ()
             if route is not None and subjects and route.is_probed(now):

@@ -10,6 +10,7 @@ from datetime import datetime
 from outbox import log as lines
 from outbox.core.account import Account, Route
 from outbox.core.address import parse_address
+from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.judge import classify
 from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient
@@ -22,7 +23,9 @@ from outbox.smtp.connection import Connection
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message ready to be sent: whom it still has to reach, and the bytes."""
+    """A message ready to be sent: whom it still has to reach, and the bytes. `withheld` are the fates of those who are
+    not tried, whatever the relay says.
+    """
 
     claim: Claim
     account: Account
@@ -31,6 +34,8 @@ class Letter:
     bounced_before: int
     created_at: datetime
     rendered: Rendered
+    dsn: Dsn = NO_DSN
+    withheld: tuple[RecipientFate, ...] = ()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,6 @@
-"""What the runner knows of accounts and senders: a snapshot, taken anew every second or when a fault changes it."""
+"""What the runner knows of the delivery policy in the database: a snapshot, taken anew every second, or when a fault
+changes it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from functools import partial
 from outbox.clock import Clock
 from outbox.core.account import Account, Registry, Route
 from outbox.core.pause import Probe
-from outbox.core.secret import Secret
+from outbox.core.rules import Rules, for_relay
 from outbox.errors import VaultError
+from outbox.runner import snapshot
 from outbox.runner.clerk import Clerk
-from outbox.smtp.connection import Relay
+from outbox.runner.snapshot import Snapshot
 from outbox.store import Store, accounts
 from outbox.store.journal import Act
 from outbox.vault import Vault
@@ -27,19 +30,24 @@ FRESH = 1.0
 
 
 class Registrar:
-    """Resolves senders to accounts, and opens their secrets."""
+    """Resolves senders to accounts. `runner` is our id, and `who` how the journal names us."""
 
-    def __init__(self, clerk: Clerk, clock: Clock, open_vault: Callable[[], Vault], *, helo: str, who: str) -> None:
+    def __init__(
+        self, clerk: Clerk, clock: Clock, open_vault: Callable[[], Vault], *, runner: Callable[[], str], who: str
+    ) -> None:
         self.registry = Registry()
         self._clerk = clerk
         self._clock = clock
         self._open_vault = open_vault
         self._vault: Vault | None = None
-        self._helo = helo
+        self._runner = runner
         self._who = who
         self._taken_at = float("-inf")
         self._pausing: Counter[str] = Counter()
-        self._relays: dict[tuple[Account, str], Relay] = {}
+        self._rules: Rules = ()
+        self._rules_of: dict[str, Rules] = {}
+        self.on_snapshot: list[Callable[[Snapshot], None]] = []
+        """Called with every snapshot, before it counts."""
         self.on_change: list[Callable[[Registry, Registry], Awaitable[None]]] = []
         """Called with the snapshot before and the one now, when they differ."""
 
@@ -47,43 +55,30 @@ class Registrar:
         """The snapshot, no older than FRESH seconds."""
         if force or self._clock.monotonic() - self._taken_at > FRESH:
             asked_at = self._clock.monotonic()
-            taken = await self._clerk.read(lambda store: accounts.registry(store.db))
-            before, self.registry, self._taken_at = self.registry, taken, asked_at
+            taken = await self._clerk.read(partial(snapshot.take, self._runner()))
+            before, self._taken_at = self.registry, asked_at
+            self._learn(taken)
             if not self.registry.same_as(before):
                 for each in self.on_change:
-                    await each(before, taken)
+                    await each(before, taken.registry)
         return self.registry
 
-    def relay(self, account: Account) -> Relay:
-        """How to reach and log in to the account's relay. Raises VaultError when its secret does not open."""
-        key = (account, self._helo)
-        if key not in self._relays:
-            self._relays = {old: relay for old, relay in self._relays.items() if old[0].name != account.name}
-            self._relays[key] = Relay(
-                host=account.relay_host,
-                port=account.relay_port,
-                tls=account.tls,
-                helo=self._helo,
-                ca_file=account.ca_file,
-                mechanism=account.mechanism,
-                username=account.username,
-                password=self._password(account),
-                max_messages=account.max_messages,
-            )
-        return self._relays[key]
+    def _learn(self, taken: Snapshot) -> None:
+        if taken.rules != self._rules:
+            self._rules, self._rules_of = taken.rules, {}
+        for each in self.on_snapshot:
+            each(taken)
+        self.registry = taken.registry
 
-    def _password(self, account: Account) -> Secret:
-        if account.secret is None:
-            return Secret("")
-        try:
-            return self.open_vault().open_account(account)
-        except VaultError:
-            # The keys may have been rotated while we run: look once whether there are others now.
-            if not self._load_again():
-                raise
-            return self.open_vault().open_account(account)
+    def rules(self, account: Account) -> Rules:
+        """The operator's rules for what its relay says."""
+        host = account.relay_host
+        if host not in self._rules_of:
+            self._rules_of[host] = for_relay(self._rules, host)
+        return self._rules_of[host]
 
-    def _load_again(self) -> bool:
+    def load_again(self) -> bool:
+        """Look once more where the keys are: whether there are others now than before."""
         known = self._vault.keys.ids if self._vault is not None else ()
         try:
             self._vault = self._open_vault()

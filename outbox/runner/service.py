@@ -22,15 +22,12 @@ from outbox.config import Config
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
 from outbox.runner import rescue
-from outbox.runner.clerk import Clerk
-from outbox.runner.delivery import Delivery
+from outbox.runner.assembly import assemble
 from outbox.runner.dispatch import Dispatch
-from outbox.runner.registrar import Registrar
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
-from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
-from outbox.store import Store, Waiting, open_presence, open_store, runners
+from outbox.store import Store, Waiting, limits, open_presence, runners
 from outbox.store.database import dialect_of, safe_url
 from outbox.vault import Vault
 
@@ -40,6 +37,9 @@ RECLAIM_EVERY = timedelta(milliseconds=500)
 EXPIRE_EVERY = timedelta(seconds=1)
 FORGET_EVERY = timedelta(hours=1)
 WATCH_EVERY = timedelta(seconds=1)
+POST_EVERY = timedelta(seconds=1)
+TELL_EVERY = timedelta(seconds=2)
+DELAYED_EVERY = timedelta(minutes=1)
 IDLE_EVERY = timedelta(seconds=2)
 
 ANNOUNCED_POLL = timedelta(milliseconds=500)
@@ -127,6 +127,7 @@ class Service:
             await self._first(self._begin())
             await self._first(self._work(errand))
             if errand.once or errand.until_empty:
+                await self._first(self._feedback.post())
                 await self._first(self._tell(report))
         finally:
             await self._end()
@@ -136,26 +137,24 @@ class Service:
         config, clock = self._config, self._clock
         loop = asyncio.get_running_loop()
         announced = dialect_of(config.database) == "postgres"
-        store = open_store(config.database, clock)
-        store.who = f"runner {self._identity.id[:8]}"
-        self._clerk = Clerk(store, clock, byte_budget=config.run.byte_budget, on_change=self._ring)
-        self._registrar = Registrar(self._clerk, clock, self._open_vault, helo=config.helo, who=store.who)
-        self._pool = Pool(self._deadlines)
-        policy = config.retry.policy()
-        self._delivery = Delivery(
-            self._clerk,
-            self._pool,
-            self._registrar,
-            policy,
+        parts = assemble(
+            config,
+            self._open_vault,
             clock,
-            recipients_per_transaction=config.run.recipients_per_transaction,
+            self._deadlines,
+            runner=lambda: self._identity.id,
             draining=self._stop.is_set,
+            on_change=self._ring,
         )
+        self._clerk, self._registrar, self._pool = parts.clerk, parts.registrar, parts.pool
+        self._delivery, self._gate, self._login = parts.delivery, parts.gate, parts.login
+        self._quota, self._feedback = parts.quota, parts.feedback
         self._dispatch = Dispatch(
             self._clerk,
             self._registrar,
             lambda: self._identity.id,
             self._delivery.deliver,
+            self._gate,
             revive=self._revive,
             poll=min(config.run.poll, ANNOUNCED_POLL) if announced else config.run.poll,
             announce=self._announce if announced else None,
@@ -169,7 +168,7 @@ class Service:
             self._clerk,
             self._identity,
             self._presence,
-            max_doubts=policy.max_doubts,
+            max_doubts=config.retry.max_doubts,
             claims=lambda: self._dispatch.claims,
             on_reclaimed=self._ring,
             new_id=clock.token,
@@ -199,10 +198,18 @@ class Service:
         every(IDLE_EVERY, "idle connections", self._pool.close_idle)
         every(FORGET_EVERY, "forget runners", self._upkeep.forget)
         every(WATCH_EVERY, "watch", self._watch)
+        every(POST_EVERY, "post events", self._feedback.post)
+        every(TELL_EVERY, "tell return paths", self._feedback.tell)
+        every(DELAYED_EVERY, "tell of delays", self._feedback.watch)
+        every(FORGET_EVERY, "forget events", self._feedback.forget)
+        every(FORGET_EVERY, "forget usage", self._forget_usage)
         self._schedule.start()
 
     async def _look(self) -> None:
         self._ring()
+
+    async def _forget_usage(self) -> None:
+        await self._clerk.upkeep(lambda store, now: limits.forget(store.db, now))
 
     async def _watch(self) -> None:
         if not self._clerk.alive:
@@ -267,17 +274,26 @@ class Service:
             await self._dispatch.round()
             await self._dispatch.drain(None)
             if self._dispatch.claimed == before:
+                await self._feedback.tell()
                 return
 
     async def _until_empty(self, wait: timedelta) -> None:
-        """Nothing that could go now is left, nothing is being sent by any runner, nothing comes due within `wait`."""
+        """Nothing that could go now is left, nothing is being sent by any runner, nothing comes due within `wait`; and
+        so it stays when return paths have been told.
+        """
+        told = False
         while True:
             await self._dispatch.quiet.wait()
             due = self._dispatch.standing.next_due
             sending = await self._clerk.read(lambda store: store.sending())
             soon = due is not None and due <= self._clerk.now() + wait
             if self._dispatch.quiet.is_set() and not sending and not soon:
-                return
+                if told:
+                    return
+                await self._feedback.tell()
+                told = True
+                self._dispatch.quiet.clear()  # until it has looked once more
+                self._ring()
             await asyncio.sleep(0.05)
 
     async def _tell(self, report: Callable[[Remainder], None]) -> None:
@@ -287,11 +303,7 @@ class Service:
         waiting, held = await self._clerk.read(_what_stays)
         registry = await self._registrar.refresh(force=True)
         now = self._clerk.now()
-        explained = []
-        for each in waiting:
-            route = registry.resolve(each.sender)
-            reason = route.blocked(now) if route is not None else ""
-            explained.append(each.because(reason))
+        explained = [each.because(self._gate.reason(registry.resolve(each.sender), now)) for each in waiting]
         return Remainder(tuple(explained), held, dict(self._delivery.tally))
 
     # -- ending
@@ -306,6 +318,8 @@ class Service:
             log.warning("%d deliveries under way are cut off %s; the next runner takes them back", left, why)
         await self._dispatch.abandon()
         await self._hang_up()
+        await self._login.close()
+        await self._feedback.close()
         departed, unwritten = await self._leave()
         rescue.save(self._rescue_file, unwritten)
         self._presence.release(departed=departed)

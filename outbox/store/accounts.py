@@ -179,6 +179,12 @@ def renew_credentials(db: Database, changed: Account, **values: Any) -> None:
     row.update(UNPAUSED).where(row.name == changed.name, not_by_operator(row)).execute(db)
 
 
+def starttls_seen(db: Database, name: str, now: datetime) -> None:
+    """The account's relay has offered STARTTLS: from now on it must."""
+    row = tables.Account
+    row.update(starttls_seen_at=now).where(row.name == name, row.starttls_seen_at.is_null()).execute(db)
+
+
 def reseal(db: Database, of: Account, token: str, key_id: str) -> bool:
     """Put the same secret under another key, unless it has been changed meanwhile (then False)."""
     row = tables.Account

@@ -154,6 +154,8 @@ TABLE = [
     (Stage.RENDER, "554 5.6.0 cannot be composed", B, MESSAGE),
     (Stage.POLICY, "554 5.7.1 not registered", B, MESSAGE),
     (Stage.LOCAL, "554 5.7.8 the password does not open", B, ACCOUNT),
+    (Stage.LOCAL, "554 5.7.5 the DKIM key does not open", B, SENDER),
+    (Stage.LOCAL, "454 4.7.0 the token endpoint does not answer", D, ACCOUNT),
     (Stage.LOCAL, "451 4.3.0 internal error", D, MESSAGE),
     # -- what changes nothing
     (Stage.RSET, "503 what", D, MESSAGE),

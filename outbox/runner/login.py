@@ -1,0 +1,92 @@
+"""How to reach an account's relay and log in to it: its settings, and its password or access token as it is now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from outbox.clock import Clock
+from outbox.core.account import Account, Mechanism, Tls
+from outbox.core.outcome import Report, Stage
+from outbox.core.reply import Reply, sanitise
+from outbox.core.secret import Secret
+from outbox.errors import OAuthError, VaultError
+from outbox.runner.clerk import Clerk
+from outbox.runner.registrar import Registrar
+from outbox.runner.tokens import Tokens
+from outbox.smtp.connection import Connection
+from outbox.smtp.relay import Relay
+from outbox.store import accounts
+
+_BY_TOKEN = (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER)
+
+
+class Login:
+    """See above. `runner` is the id that stands in the lease of a token that is being renewed."""
+
+    def __init__(self, clerk: Clerk, registrar: Registrar, clock: Clock, *, helo: str, runner: str) -> None:
+        self._clerk = clerk
+        self._registrar = registrar
+        self._helo = helo
+        self._tokens = Tokens(clerk, clock, registrar.open_vault, runner, registrar.load_again)
+        self._relays: dict[Account, Relay] = {}
+
+    async def relay(self, account: Account, *, fresh: bool = False) -> Relay | Report:
+        """Where and how to connect now, or what keeps us from it. `fresh`: the relay has refused the last token."""
+        try:
+            relay = self._known(account)
+            if account.mechanism not in _BY_TOKEN:
+                return relay
+            return replace(relay, password=await self._tokens.access(account, fresh=fresh))
+        except VaultError as error:
+            return Report(Stage.LOCAL, Reply(554, "5.7.8", sanitise(str(error))))
+        except OAuthError as error:
+            code, status = (554, "5.7.8") if error.permanent else (454, "4.7.0")
+            return Report(Stage.LOCAL, Reply(code, status, sanitise(str(error))))
+
+    def may_refresh(self, account: Account, report: Report) -> bool:
+        """Whether another token may do what this one did not: one retry, for the relay has refused the login."""
+        reply = report.reply
+        return account.mechanism in _BY_TOKEN and report.stage is Stage.AUTH and reply is not None and reply.permanent
+
+    async def remember(self, account: Account, connection: Connection) -> None:
+        """A relay that has offered STARTTLS once has to offer it from then on."""
+        if account.tls is not Tls.OPPORTUNISTIC or account.starttls_seen_at or not connection.starttls_offered:
+            return
+        await self._clerk.upkeep(lambda store, now: accounts.starttls_seen(store.db, account.name, now))
+        await self._registrar.refresh(force=True)
+
+    async def close(self) -> None:
+        """Until no token is being got any more."""
+        await self._tokens.close()
+
+    def _known(self, account: Account) -> Relay:
+        relay = self._relays.get(account)
+        if relay is None:
+            self._relays = {old: each for old, each in self._relays.items() if old.name != account.name}
+            relay = self._relays[account] = Relay(
+                host=account.relay_host,
+                port=account.relay_port,
+                tls=account.tls,
+                helo=self._helo,
+                ca_file=account.ca_file,
+                mechanism=account.mechanism,
+                username=account.username,
+                password=self._password(account),
+                max_messages=account.max_messages,
+                tls_pins=tuple(account.tls_pins.split()),
+                starttls_seen=account.starttls_seen_at is not None,
+            )
+        return relay
+
+    def _password(self, account: Account) -> Secret:
+        if account.secret is None:
+            return Secret("")
+        opened = partial(self._registrar.open_vault().open_account, account)
+        try:
+            return opened()
+        except VaultError:
+            # The keys may have been rotated while we run: look once whether there are others now.
+            if not self._registrar.load_again():
+                raise
+            return self._registrar.open_vault().open_account(account)
