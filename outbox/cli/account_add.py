@@ -122,7 +122,7 @@ def _store(
 def _tell(provider: Provider, facts: Preset, new: Account) -> None:
     """What a preset has set, and who says that it is right."""
     limit = facts.limit(new.name)
-    rates = [f"{most} a {span}" for span, most in limit.rates()]
+    rates = [f"{most} {span.words}" for span, most in limit.rates()]
     rates += [f"{limit.connections} connections together"] if limit.connections is not None else []
     output.say(
         f"preset {provider}: mechanism {new.mechanism}, {new.max_connections} connections a runner,"

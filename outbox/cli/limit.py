@@ -117,7 +117,7 @@ def _folded(scope: Limited, name: str) -> str:
 
 def _words(limit: Limit) -> str:
     words = [f"{limit.connections} connections"] if limit.connections is not None else []
-    return ", ".join([*words, *(f"{most} a {span}" for span, most in limit.rates())])
+    return ", ".join([*words, *(f"{most} {span.words}" for span, most in limit.rates())])
 
 
 def _share_of(limit: Limit, span: Span, windows: _Windows, now: datetime) -> str:

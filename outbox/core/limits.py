@@ -45,6 +45,11 @@ class Span(StrEnum):
     def length(self) -> timedelta:
         return _LENGTHS[self]
 
+    @property
+    def words(self) -> str:
+        """``a minute``, ``an hour``, ``a day``."""
+        return f"an {self}" if self is Span.HOUR else f"a {self}"
+
 
 _LENGTHS = {Span.MINUTE: timedelta(minutes=1), Span.HOUR: timedelta(hours=1), Span.DAY: timedelta(days=1)}
 

@@ -369,8 +369,8 @@ def _domain(address: str) -> str:
     return domain
 
 
-def _used_up(limit: Limit, span: str, most: int) -> str:
-    return f"limit of {most} a {span} for {limit.scope} {limit.name} is used up"
+def _used_up(limit: Limit, span: Span, most: int) -> str:
+    return f"limit of {most} {span.words} for {limit.scope} {limit.name} is used up"
 
 
 def _latest(until: dict[str, datetime]) -> Postponed | None:

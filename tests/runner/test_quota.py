@@ -160,7 +160,7 @@ def test_a_limit_of_a_sender_and_of_its_whole_domain_both_count(sqlite_url: str)
         async with office(sqlite_url, Limit(Limited.SENDER, SHOP, per_hour=1), whole) as it:
             it.route = replace(it.route, domain=Sender("*@example.com", "main"))
             await it.granted()
-            assert "for sender shop@example.com" in (await it.postponed()).reason
+            assert "limit of 1 an hour for sender shop@example.com" in (await it.postponed()).reason
             beside = replace(it.route, sender=Sender("bob@example.com", "main"))
             assert it.quota.blocked(beside, NOON) == ""
             assert isinstance(await it.quota.reserve(Claim(2, 1, "bob@example.com"), beside, [ANN]), Reservation)
