@@ -1,10 +1,11 @@
-"""An account with TLS and a login, made by the commands that an operator uses."""
+"""An account with TLS and a login, made by the commands that an operator uses (in this process: it is quicker)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cli.program import Program
 from tests.running import SHOP, Runner, Site
 
 
@@ -18,9 +19,8 @@ class Login:
 
     def command(self, *arguments: str) -> str:
         """`outbox ARGUMENTS`, which must succeed. What it said."""
-        status, said = self.site.outbox(*arguments, key_file=str(self.key_file))
-        assert status == 0, said
-        return said
+        environment = {"OUTBOX_DATABASE": self.site.url, "OUTBOX_KEY_FILE": str(self.key_file)}
+        return Program(self.site.folder, self.site.url).run(*arguments, env=environment).output
 
     def run(self, **settings: str) -> Runner:
         return self.site.run("-q", "--until-empty", key_file=str(self.key_file), **settings)
