@@ -12,8 +12,7 @@ from outbox.core.outcome import Outcome, Scope, Stage, Verdict
 
 SILENCE = frozenset({0})
 """The code of no answer: a timeout, a lost connection, or what is no reply at all."""
-_2YZ, _3YZ, _4YZ, _5YZ = (frozenset(range(digit * 100, digit * 100 + 100)) for digit in (2, 3, 4, 5))
-POSITIVE, INTERMEDIATE, LATER, NEVER = _2YZ, _3YZ, _4YZ, _5YZ
+POSITIVE, INTERMEDIATE, LATER, NEVER = (frozenset(range(first, first + 100)) for first in (200, 300, 400, 500))
 REFUSAL = LATER | NEVER
 ANSWER = POSITIVE | INTERMEDIATE | REFUSAL
 
