@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -73,15 +74,18 @@ class Journey:
 def log_journey(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
     """A line for each recipient that was tried, and one for a message that ends, or is held, otherwise."""
     if journey.letter is not None and log.isEnabledFor(logging.INFO):
-        _log_fates(log, journey, journey.letter, now)
+        spared = settlement.pause is not None and bool(settlement.pause.brake)  # then these are deferred after all
+        _log_fates(log, journey, journey.letter, settlement.fates if spared else journey.fates, now)
     untried = journey.letter is None and settlement.state is not State.QUEUED
     if untried or settlement.state in (State.HELD, State.EXPIRED):
         why = settlement.hold_reason or str(settlement.reply or "") or "its time was over"
         log.warning("id=%d from=<%s> status=%s (%s)", claim.message_id, claim.sender, settlement.state, why)
 
 
-def _log_fates(log: logging.Logger, journey: Journey, letter: Letter, now: datetime) -> None:
-    for each in journey.fates:
+def _log_fates(
+    log: logging.Logger, journey: Journey, letter: Letter, fates: Iterable[RecipientFate], now: datetime
+) -> None:
+    for each in fates:
         line = lines.delivery_line(
             message_id=letter.claim.message_id,
             to=each.recipient.address,

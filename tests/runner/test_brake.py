@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from outbox.store import accounts
 from tests.relay import Relay, Session
 from tests.runner.test_pauses import SOON, end_pauses, two_runners, until_probes
 from tests.running import SHOP, Site, eventually
@@ -24,12 +25,13 @@ def test_the_backlog_waits_and_goes_when_the_relay_takes_mail_again(site: Site) 
     with Relay({"dot": SPAM}) as relay:
         site.register(relay.port)
         site.insert(40)
-        with site.run(**SOON):
+        with site.run(**SOON) as runner:
             site.until(failed=2, queued=38)
+            runner.says(r"status=deferred \(554 5\.7\.1")
             lost = failed(site)
-            row = site.query("SELECT brake, brake_messages, probes, pause_reason FROM outbox_account")[0]
-            assert row[:3] == ("dot 554 5.7.1", " ".join(map(str, lost)), 1)
-            assert row[3].startswith("brake: ")
+            account = accounts.account(site.db, "main")
+            assert (account.brake, sorted(account.failed_by_brake), account.probes) == ("dot 554 5.7.1", lost, 1)
+            assert account.pause_reason.startswith("brake: ")
             assert site.query("SELECT count(*) FROM outbox_journal WHERE verb = 'account pause'") == [(1,)]
             listed = site.outbox("account", "list")[1]
             assert "brake: " in listed
