@@ -11,6 +11,7 @@ import typer
 from outbox.cli import output
 from outbox.cli.session import session_of
 from outbox.core.limits import Limit, Limited, Span, Window, free, next_free, used
+from outbox.core.limits import connections as many
 
 if TYPE_CHECKING:
     from outbox.store.opened import Database
@@ -116,7 +117,7 @@ def _folded(scope: Limited, name: str) -> str:
 
 
 def _words(limit: Limit) -> str:
-    words = [f"{limit.connections} connections"] if limit.connections is not None else []
+    words = [many(limit.connections)] if limit.connections is not None else []
     return ", ".join([*words, *(f"{most} {span.words}" for span, most in limit.rates())])
 
 

@@ -155,6 +155,11 @@ def _slid(began_at: datetime, span: Span, before: int, room: int) -> datetime:
     return began_at + _TICK * max(0, length - (2 * room + 1) * length // (2 * before))
 
 
+def connections(most: int) -> str:
+    """``1 connection``, ``2 connections``."""
+    return f"{most} connection" + "s" * (most != 1)
+
+
 def share(most: int, rank: int, runners: int) -> int:
     """The part of `most` connections of the runner that is number `rank`, from 0, of all living `runners`. The parts
     of all of them add up to `most`.

@@ -35,7 +35,7 @@ from functools import partial
 from outbox.clock import Clock
 from outbox.core.account import Account, Route
 from outbox.core.address import ascii_domain
-from outbox.core.limits import Limit, Limited, Span, free, need, next_free, share
+from outbox.core.limits import Limit, Limited, Span, connections, free, need, next_free, share
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
 from outbox.store import Store, limits
@@ -159,8 +159,7 @@ class Quota:
             if gate is not None and now < gate.until:
                 return gate.reason
             if self._share(key) == 0:
-                most = self._limits[key].connections
-                return f"limit of {most} connections for {key[0]} {key[1]} is used up by other runners"
+                return f"{_all_under_way(self._limits[key])} by other runners"
         return ""
 
     def room(self, route: Route, now: datetime) -> int | None:
@@ -245,8 +244,9 @@ class Quota:
             if ours is None or key[0] is Limited.ACCOUNT or self._under_way[key] < ours:
                 continue
             pace = timedelta(seconds=self._seconds.get(key, GUESS)) / max(1, ours)
-            reason = f"limit of {each.limit.connections} connections for {key[0]} {key[1]} is used up"
-            until[reason] = self._advance((key, "connections", claim.priority < NORMAL), now + pace, pace)
+            until[_all_under_way(each.limit)] = self._advance(
+                (key, "connections", claim.priority < NORMAL), now + pace, pace
+            )
         return _latest(until)
 
     def _refuse(self, short: Sequence[Shortage], wants: Iterable[Want], claim: Claim, route: Route) -> Postponed:
@@ -371,6 +371,10 @@ def _domain(address: str) -> str:
 
 def _used_up(limit: Limit, span: Span, most: int) -> str:
     return f"limit of {most} {span.words} for {limit.scope} {limit.name} is used up"
+
+
+def _all_under_way(limit: Limit) -> str:
+    return f"limit of {connections(limit.connections or 0)} for {limit.scope} {limit.name} is used up"
 
 
 def _latest(until: dict[str, datetime]) -> Postponed | None:
