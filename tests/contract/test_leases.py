@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import peewee
 
-from outbox.store import leases
-from tests.contract.stores import ME, NOW, OTHER
+from outbox.store import Store, leases
+from tests.contract.stores import ME, NOW, OTHER, bury
 from tests.statements import rows
 
 SPAN = timedelta(seconds=60)
 
 
-def test_a_lease_is_one_runners_until_it_is_over(database: peewee.Database) -> None:
+def test_a_lease_is_one_runners_until_it_is_over(store: Store, second: Store, database: peewee.Database) -> None:
     assert leases.take(database, "webhook", ME, NOW, SPAN)
     assert not leases.take(database, "webhook", OTHER, NOW + SPAN / 2, SPAN)
     assert leases.take(database, "notices", OTHER, NOW, SPAN)
@@ -25,15 +25,22 @@ def test_a_lease_is_one_runners_until_it_is_over(database: peewee.Database) -> N
     ]
 
 
-def test_whoever_has_it_can_extend_it(database: peewee.Database) -> None:
+def test_whoever_has_it_can_extend_it(store: Store, second: Store, database: peewee.Database) -> None:
     assert leases.take(database, "webhook", ME, NOW, SPAN)
     assert leases.take(database, "webhook", ME, NOW + SPAN / 2, SPAN)
     assert not leases.take(database, "webhook", OTHER, NOW + SPAN, SPAN)
 
 
-def test_what_is_given_back_is_free_at_once(database: peewee.Database) -> None:
+def test_what_is_given_back_is_free_at_once(store: Store, second: Store, database: peewee.Database) -> None:
     leases.take(database, "webhook", ME, NOW, SPAN)
     leases.give_back(database, "webhook", OTHER)
     assert not leases.take(database, "webhook", OTHER, NOW, SPAN)
     leases.give_back(database, "webhook", ME)
+    assert leases.take(database, "webhook", OTHER, NOW, SPAN)
+
+
+def test_what_a_dead_runner_had_is_free_at_once(store: Store, second: Store, database: peewee.Database) -> None:
+    leases.take(database, "webhook", ME, NOW, SPAN)
+    assert not leases.take(database, "webhook", OTHER, NOW, SPAN)
+    bury(store, ME)
     assert leases.take(database, "webhook", OTHER, NOW, SPAN)

@@ -20,7 +20,7 @@ from outbox.runner.notices import Notices
 from outbox.store import accounts, audit, events, leases, operate, senders
 from outbox.store.events import Channel, Recording
 from outbox.store.journal import Act
-from tests.contract.stores import ME, OTHER
+from tests.contract.stores import ME, OTHER, register
 from tests.runner.applications import clerk_of
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
 
@@ -228,6 +228,7 @@ def test_a_message_that_cannot_be_composed_is_told_of(stories: Stories) -> None:
 
 def test_only_one_runner_tells_at_a_time(stories: Stories) -> None:
     stories.attempt(stories.mail(), SPAM)
+    register(stories.store, OTHER)
     with stories.store.transaction():
         leases.take(stories.store.db, "notices", OTHER, stories.store.now(), timedelta(seconds=30))
     tell(stories)

@@ -15,7 +15,7 @@ from outbox.store import accounts, events, leases, senders
 from outbox.store.events import Recording
 from outbox.store.journal import Act
 from outbox.store.rows import moment
-from tests.contract.stores import ME, OTHER
+from tests.contract.stores import ME, OTHER, register
 from tests.runner.applications import clerk_of
 from tests.stories import GREYLISTED, Stories
 
@@ -115,6 +115,7 @@ def test_after_a_resume_and_another_pause_one_looks_anew(stories: Stories) -> No
 
 def test_only_one_runner_tells(stories: Stories) -> None:
     late = waiting(stories, 5)
+    register(stories.store, OTHER)
     with stories.store.transaction():
         leases.take(stories.store.db, "overdue", OTHER, stories.store.now(), timedelta(minutes=3))
     look(stories)

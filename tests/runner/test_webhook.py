@@ -25,7 +25,7 @@ from outbox.runner.webhook import Webhook, read_secrets
 from outbox.store import audit, events, leases
 from outbox.store.events import Channel, Kind, Recording
 from tests.clock import FakeClock
-from tests.contract.stores import ME, OTHER
+from tests.contract.stores import ME, OTHER, register
 from tests.runner.applications import application, clerk_of
 from tests.stories import NO_SUCH_USER, OK, Stories
 
@@ -195,6 +195,7 @@ def test_what_was_posted_before_a_failure_is_not_posted_again(stories: Stories) 
 
 def test_only_one_runner_posts_at_a_time(stories: Stories) -> None:
     record(stories.store.db, 1)
+    register(stories.store, OTHER)
     with stories.store.transaction():
         assert leases.take(stories.store.db, "webhook", OTHER, stories.store.now(), timedelta(seconds=30))
     with application() as taking:
