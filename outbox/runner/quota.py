@@ -61,6 +61,9 @@ OPEN_AGAIN = 256
 TOGETHER = 100
 """So many requests share a transaction."""
 
+HORIZON = timedelta(days=365)
+"""Nothing is put off for longer; whoever has no slot by then is put off again."""
+
 GUESS = 1.0
 """Seconds that a transaction takes, as long as none has been seen."""
 
@@ -290,6 +293,7 @@ class Quota:
     def _advance(self, line: tuple[Key, str, bool], earliest: datetime, pace: timedelta, count: int = 1) -> datetime:
         """The next moment of a line whose moments are `pace` apart; a message takes `count` of them, and the last."""
         at = max(earliest, self._slots.get(line, earliest) + pace * (count - 1))
+        at = min(at, earliest + HORIZON)
         self._slots[line] = at + pace
         return at
 

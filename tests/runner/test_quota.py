@@ -189,6 +189,19 @@ def test_messages_to_a_used_up_domain_get_slots_and_others_go(sqlite_url: str) -
     asyncio.run(scenario())
 
 
+def test_nothing_is_put_off_for_more_than_a_year(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, Limit(*NET, per_day=1)) as it:
+            await it.granted()
+            slots = [(await it.postponed()).until for _ in range(400)]
+            assert slots[0] == NOON.replace(hour=0) + timedelta(days=1, hours=12)
+            assert slots[-1] is not None
+            assert slots[100] == NOON + timedelta(days=101)
+            assert slots[-1] <= NOON + timedelta(days=367)
+
+    asyncio.run(scenario())
+
+
 def test_what_was_not_tried_is_given_back(sqlite_url: str) -> None:
     async def scenario() -> None:
         async with office(sqlite_url, Limit(*NET, per_minute=1)) as it:
