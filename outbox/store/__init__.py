@@ -5,6 +5,7 @@
     runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
     faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
     events.py      what the application hears of; telling.py, how the verbs write it; leases.py, who passes it on
+    limits.py      how much may be sent, and how much has been, by all runners together
     rules.py       what operators know better than the table of replies
     operate.py     what operators do (changes.py), to which messages (filters.py)
     audit.py       what operators ask; statistics.py, health.py
