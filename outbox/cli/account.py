@@ -144,17 +144,7 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             secret = oauth.access_token(session, db, found)
         else:
             secret = session.vault.open_account(found) if found.secret else Secret()
-    relay = Relay(
-        host=found.relay_host,
-        port=found.relay_port,
-        tls=found.tls,
-        helo=session.config.helo,
-        ca_file=found.ca_file,
-        tls_pins=tuple(found.tls_pins.split()),
-        mechanism=found.mechanism,
-        username=found.username,
-        password=secret,
-    )
+    relay = Relay.of(found, helo=session.config.helo, password=secret)
     report, peer, security = asyncio.run(_try(relay))
     words = "" if report is None else str(report.reply) if report.reply is not None else report.fault
     stage = "" if report is None else str(report.stage)

@@ -64,19 +64,8 @@ class Login:
         relay = self._relays.get(account)
         if relay is None:
             self._relays = {old: each for old, each in self._relays.items() if old.name != account.name}
-            relay = self._relays[account] = Relay(
-                host=account.relay_host,
-                port=account.relay_port,
-                tls=account.tls,
-                helo=self._helo,
-                ca_file=account.ca_file,
-                mechanism=account.mechanism,
-                username=account.username,
-                password=self._password(account),
-                max_messages=account.max_messages,
-                tls_pins=tuple(account.tls_pins.split()),
-                starttls_seen=account.starttls_seen_at is not None,
-            )
+            relay = Relay.of(account, helo=self._helo, password=self._password(account))
+            self._relays[account] = relay
         return relay
 
     def _password(self, account: Account) -> Secret:

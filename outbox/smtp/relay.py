@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from outbox.clock import Clock
-from outbox.core.account import Mechanism, Tls
+from outbox.core.account import Account, Mechanism, Tls
 from outbox.core.outcome import Stage
 from outbox.core.secret import Secret
 
@@ -50,6 +50,23 @@ class Relay:
     tls_pins: tuple[str, ...] = ()
     starttls_seen: bool = False
     nonce: Callable[[], str] = field(default=Clock().token, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, account: Account, *, helo: str, password: Secret) -> Relay:
+        """As the account says; `password` is its own, opened, or its access token."""
+        return cls(
+            host=account.relay_host,
+            port=account.relay_port,
+            tls=account.tls,
+            helo=helo,
+            ca_file=account.ca_file,
+            mechanism=account.mechanism,
+            username=account.username,
+            password=password,
+            max_messages=account.max_messages,
+            tls_pins=tuple(account.tls_pins.split()),
+            starttls_seen=account.starttls_seen_at is not None,
+        )
 
     @property
     def requires_starttls(self) -> bool:

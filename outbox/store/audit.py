@@ -23,9 +23,10 @@ from outbox.core.render import message_id as message_id_of
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage, Refused
 from outbox.store import accounts, tables
+from outbox.store.fields import UtcDateTimeField
 from outbox.store.filters import Filter, among, as_moment
 from outbox.store.rows import as_message
-from outbox.store.tables import Attempt, Delivery, Outbox, Recipient, UtcDateTimeField
+from outbox.store.tables import Attempt, Delivery, Outbox, Recipient
 
 
 @dataclass(frozen=True, slots=True)

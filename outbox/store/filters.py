@@ -19,7 +19,8 @@ from operator import or_
 from peewee import SQL, ColumnBase, Database, Expression, ModelSelect, SqliteDatabase, Value, fn
 
 from outbox.core.lifecycle import State
-from outbox.store.tables import Delivery, Outbox, Recipient, UtcDateTimeField
+from outbox.store.fields import UtcDateTimeField
+from outbox.store.tables import Delivery, Outbox, Recipient
 
 _CODE = re.compile(r"[2-5][0-9]{2}")
 _STATUS = re.compile(r"[245](\.\d{1,3}){0,2}")

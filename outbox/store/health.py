@@ -14,7 +14,8 @@ from peewee import Database, SqliteDatabase, fn
 from outbox.clock import Clock
 from outbox.core.lifecycle import State
 from outbox.store import TransientError, accounts, audit, open_store
-from outbox.store.tables import Delivery, Runner, UtcDateTimeField
+from outbox.store.fields import UtcDateTimeField
+from outbox.store.tables import Delivery, Runner
 
 FAR = timedelta(days=30)
 """Mail that is due later than this from now was probably not meant to be."""

@@ -15,8 +15,8 @@ from typing import Any
 from peewee import Database, SqliteDatabase
 
 from outbox.store import audit
+from outbox.store.fields import UtcDateTimeField
 from outbox.store.filters import written
-from outbox.store.tables import UtcDateTimeField
 
 SAMPLE = 10_000
 """Latencies are of at most this many of the mails sent last."""
