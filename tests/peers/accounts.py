@@ -9,6 +9,12 @@ from tests.cli.program import Program
 from tests.running import SHOP, Runner, Site
 
 
+def outbox(site: Site, *arguments: str, key_file: str = "") -> str:
+    """`outbox ARGUMENTS`, which must succeed. What it said."""
+    environment = {"OUTBOX_DATABASE": site.url, "OUTBOX_KEY_FILE": key_file}
+    return Program(site.folder, site.url).run(*arguments, env=environment).output
+
+
 @dataclass(frozen=True)
 class Login:
     """The account ``main`` of a site. `run` and `command` have the key that opens its password."""
@@ -19,8 +25,7 @@ class Login:
 
     def command(self, *arguments: str) -> str:
         """`outbox ARGUMENTS`, which must succeed. What it said."""
-        environment = {"OUTBOX_DATABASE": self.site.url, "OUTBOX_KEY_FILE": str(self.key_file)}
-        return Program(self.site.folder, self.site.url).run(*arguments, env=environment).output
+        return outbox(self.site, *arguments, key_file=str(self.key_file))
 
     def run(self, **settings: str) -> Runner:
         return self.site.run("-q", "--until-empty", key_file=str(self.key_file), **settings)

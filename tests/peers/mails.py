@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.parser
 import hashlib
 import re
 from collections.abc import Iterable
@@ -80,9 +79,14 @@ class Maildir:
 
 
 def _read_delivery(stored: bytes) -> Delivery:
-    fields = email.parser.BytesHeaderParser().parsebytes(stored)
-    recipients = (fields["X-Original-To"] or fields["Envelope-to"]).split(", ")
-    return Delivery(fields["Return-Path"].strip("<>"), tuple(recipients), without_added(stored))
+    """One recipient has one file. By the octets, for an address need not be ASCII."""
+    path, recipient = (re.search(rb"(?mi)^(?:%s): ?(.*)$" % name, stored) for name in (_RETURN_PATH, _RECIPIENT))
+    assert path is not None, stored[:500]
+    assert recipient is not None, stored[:500]
+    return Delivery(path[1].strip(b"<>").decode(), (recipient[1].decode(),), without_added(stored))
+
+
+_RETURN_PATH, _RECIPIENT = rb"return-path", rb"x-original-to|envelope-to"
 
 
 def keys(site: Site) -> dict[int, str]:

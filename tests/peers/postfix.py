@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from pwd import getpwnam
 
 import pytest
 
@@ -135,6 +134,8 @@ def _services(postfix: Postfix) -> str:
 
 
 def _write(postfix: Postfix, authority: Authority, login: Path) -> None:
+    from pwd import getpwnam  # not on Windows
+
     folder, owner = postfix.folder, getpwnam("postfix")
     for name in ("etc", "queue", "state", "mail"):
         (folder / name).mkdir()

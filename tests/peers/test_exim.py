@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.peers.accounts import sign_in
+from tests.peers.accounts import outbox, sign_in
 from tests.peers.authority import Authority
 from tests.peers.exim import Exim
 from tests.peers.mails import accepted, copies, insert_assorted, same_bytes
@@ -63,7 +63,7 @@ def test_each_refusal_reaches_as_far_as_exim_means_it(sqlite_site: Site, exim: E
     ]
 
     exim.let_in()
-    assert site.outbox("retry", "--state", "deferred", "--sender", "shop@example.com", "--yes")[0] == 0
+    outbox(site, "retry", "--state", "deferred", "--sender", "shop@example.com", "--yes")
     with site.run("-q", "--until-empty") as runner:
         assert runner.wait() == 0
     assert site.delivery(mixed)["state"] == "failed"  # nobody@ was refused; the others have it

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.peers.accounts import outbox
 from tests.peers.mails import accepted, copies
 from tests.peers.postfix import Postfix
 from tests.running import SHOP, Site, eventually
@@ -46,7 +47,7 @@ def test_greylisted_mail_is_deferred_and_later_accepted(site: Site, postfix: Pos
     assert [site.delivery(number)["failures"] for number in numbers] == [1, 1, 1]
     assert site.query("SELECT paused FROM outbox_pause WHERE paused IS NOT NULL") == []
 
-    assert site.outbox("retry", "--state", "deferred", "--yes")[0] == 0
+    outbox(site, "retry", "--state", "deferred", "--yes")
     run_until_empty(site)
     assert site.states() == {"sent": 3}
     assert arrived(site, postfix) == sorted(zip(numbers, people, strict=True))
@@ -62,7 +63,7 @@ def test_only_the_greylisted_recipient_waits(sqlite_site: Site, postfix: Postfix
     run_until_empty(site)
     assert site.delivery(number)["state"] == "queued"
     assert fates(site) == {known: ("accepted", 250, "2.0.0"), new: ("deferred", 450, "4.2.0")}
-    assert site.outbox("retry", "--state", "deferred", "--yes")[0] == 0
+    outbox(site, "retry", "--state", "deferred", "--yes")
     run_until_empty(site)
     assert site.delivery(number)["state"] == "sent"
     assert arrived(site, postfix) == [(number, known), (number, new)]
