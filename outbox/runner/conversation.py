@@ -101,15 +101,16 @@ class Conversation:
         """
         if instead_of is not None:
             await self._give(instead_of, letter)
-        opened = await self._open(letter.account)
-        if isinstance(opened, Report) and self._login.may_refresh(letter.account, opened):
-            opened = await self._open(letter.account, fresh=True)
+        account = letter.account
+        relay = await self._login.relay(account)
+        opened = await self._open(account, relay)
+        if isinstance(relay, Relay) and isinstance(opened, Report) and self._login.may_refresh(account, opened):
+            opened = await self._open(account, await self._login.relay(account, refused=relay))
         if isinstance(opened, Connection):
-            await self._login.remember(letter.account, opened)
+            await self._login.remember(account, opened)
         return opened
 
-    async def _open(self, account: Account, *, fresh: bool = False) -> Connection | Report:
-        relay = await self._login.relay(account, fresh=fresh)
+    async def _open(self, account: Account, relay: Relay | Report) -> Connection | Report:
         return relay if isinstance(relay, Report) else await self._pool.take(_key(account, relay), relay)
 
     async def _give(self, connection: Connection, letter: Letter) -> None:

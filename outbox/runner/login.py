@@ -31,13 +31,16 @@ class Login:
         self._tokens = Tokens(clerk, clock, registrar.open_vault, runner, registrar.load_again)
         self._relays: dict[Account, Relay] = {}
 
-    async def relay(self, account: Account, *, fresh: bool = False) -> Relay | Report:
-        """Where and how to connect now, or what keeps us from it. `fresh`: the relay has refused the last token."""
+    async def relay(self, account: Account, *, refused: Relay | None = None) -> Relay | Report:
+        """Where and how to connect now, or what keeps us from it. `refused`: how we have tried, and the relay has not
+        taken that token.
+        """
         try:
             relay = self._known(account)
             if account.mechanism not in _BY_TOKEN:
                 return relay
-            return replace(relay, password=await self._tokens.access(account, fresh=fresh))
+            token = None if refused is None else refused.password
+            return replace(relay, password=await self._tokens.access(account, fresh=token is not None, refused=token))
         except VaultError as error:
             return Report(Stage.LOCAL, Reply(554, "5.7.8", sanitise(str(error))))
         except OAuthError as error:
