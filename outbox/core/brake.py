@@ -75,6 +75,8 @@ class Streaks:
 
     def brakes(self, message_id: int, signature: str, brake_after: int) -> tuple[Scope, Streak] | None:
         """Which of them does not let this refusal fail the message; None when it does fail."""
+        if not signature:
+            return None
         ordered = [(Scope.ACCOUNT, self.account), (Scope.SENDER, self.sender)]
         if self.sender.braked:
             ordered.reverse()
@@ -88,8 +90,8 @@ def signature_of(fates: Sequence[RecipientFate]) -> str:
     It is a relay's own, by the built-in meaning of its reply, and the same for every recipient. At RCPT it says
     nothing of a mailbox.
     """
-    signatures = {_signature(each) for each in fates}
-    return signatures.pop() if len(signatures) == 1 else ""
+    first = _signature(fates[0]) if fates else ""
+    return first if first and all(_signature(each) == first for each in fates[1:]) else ""
 
 
 def _signature(fate: RecipientFate) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.core.account import Registry, Route
-from outbox.core.brake import Streak, Streaks
+from outbox.core.brake import Streak, Streaks, signature_of
 from outbox.core.fate import RecipientFate
+from outbox.core.settlement import NO_STREAKS
 
 _NONE = Streak()
 
@@ -23,23 +24,26 @@ class Brakes:
     def before(self, sender: str, route: Route | None) -> Streaks:
         """What an attempt of this sender meets: a brake, or else what there has been in a row."""
         if route is None:
-            return Streaks()
-        account, of_sender = (Streak(each, braked=True) if each else _NONE for each in route.brakes)
-        name = route.account.name
+            return NO_STREAKS
+        name, (account, of_sender) = route.account.name, route.brakes
         return Streaks(
-            account if account.braked else self._of_account.get(name, _NONE),
-            of_sender if of_sender.braked else self._of_sender.get(name, {}).get(sender, _NONE),
+            Streak(account, braked=True) if account else self._of_account.get(name, _NONE),
+            Streak(of_sender, braked=True) if of_sender else self._of_sender.get(name, {}).get(sender, _NONE),
         )
 
     def after(
         self, sender: str, account: str, message_id: int, fates: Sequence[RecipientFate], *, spared: bool
     ) -> None:
-        """One attempt more. Nothing is kept of a sender without a streak."""
-        self._of_account[account] = self._of_account.get(account, _NONE).then(message_id, fates, spared=spared)
+        """One attempt more. Nothing is kept of what has no streak."""
+        if account not in self._of_account and account not in self._of_sender and not signature_of(fates):
+            return
         senders = self._of_sender.setdefault(account, {})
-        streak = senders.pop(sender, _NONE).then(message_id, fates, spared=spared)
-        if streak != _NONE:
-            senders[sender] = streak
+        for streaks, key in ((self._of_account, account), (senders, sender)):
+            streak = streaks.pop(key, _NONE).then(message_id, fates, spared=spared)
+            if streak != _NONE:
+                streaks[key] = streak
+        if not senders:
+            del self._of_sender[account]
 
     def see(self, before: Registry, now: Registry) -> None:
         """A brake that is over, for whatever reason, ends what has led to it."""

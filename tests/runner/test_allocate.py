@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.core.account import Account, Registry, Sender, Tls
+from outbox.core.outcome import Scope
+from outbox.core.pause import Subject
 from outbox.runner.dispatch import AHEAD, REFUSED_AT_ONCE, allocate, behind, window
 from outbox.store import Lane, Pick
 
@@ -79,6 +81,53 @@ def test_what_is_paused_is_passed_over() -> None:
     paused = replace(MAIN, pause_reason="535 5.7.8")
     found = allocate([lane("a@x")], Registry([paused], [Sender("a@x", "main")]), {}, {}, NOW)
     assert (found.picks, found.blocked) == ((), True)
+
+
+# ---- half-open
+
+
+PROBED = replace(MAIN, pause_reason="auth: 535 no", paused_until=EARLIER)
+RELAY = Subject(Scope.RELAY, "127.0.0.1", 25)
+ACCOUNT = Subject(Scope.ACCOUNT, "main")
+
+
+def resting(account: Account) -> Account:
+    return replace(account, relay_port=25, breaker_failures=5, breaker_until=EARLIER, breaker_reason="connect: no")
+
+
+def test_of_a_half_open_account_the_message_that_is_due_for_longest_is_tried() -> None:
+    known = Registry([PROBED], [Sender(f"{name}@x", "main") for name in "abc"])
+    lanes = [lane("a@x"), lane("b@x", 9, EARLIER - timedelta(hours=1)), lane("c@x", 0), lane("c@x", 1, LATER)]
+    found = allocate(lanes, known, {}, {}, NOW)
+    assert found.picks == ()
+    assert found.probes == ((Pick("b@x", 9, 1), (ACCOUNT,)),)
+    assert (found.blocked, found.crowded) == (True, False)
+
+
+def test_what_is_tried_by_somebody_is_left_alone() -> None:
+    tried = replace(PROBED, probe_until=LATER)
+    found = allocate([lane("a@x")], Registry([tried], [Sender("a@x", "main")]), {}, {}, NOW)
+    assert (found.picks, found.probes, found.blocked) == ((), (), True)
+
+
+def test_a_half_open_account_with_nothing_due_is_not_touched() -> None:
+    found = allocate([lane("a@x", due_at=LATER)], Registry([PROBED], [Sender("a@x", "main")]), {}, {}, NOW)
+    assert (found.picks, found.probes, found.next_due) == ((), (), LATER)
+
+
+def test_the_accounts_of_a_half_open_relay_have_one_probe() -> None:
+    known = Registry([resting(PROBED), resting(BULK)], [Sender("a@x", "main"), Sender("b@x", "bulk")])
+    first = allocate([lane("a@x"), lane("b@x")], known, {}, {}, NOW).probes
+    assert first == ((Pick("a@x", 5, 1), (RELAY, ACCOUNT)),)
+    other = allocate([lane("a@x"), lane("b@x", due_at=EARLIER - timedelta(minutes=1))], known, {}, {}, NOW).probes
+    assert other == ((Pick("b@x", 5, 1), (RELAY,)),)
+
+
+def test_a_half_open_sender_is_tried_beside_the_others() -> None:
+    paused = Sender("a@x", "main", pause_reason="mail: 553 no", paused_until=EARLIER)
+    found = allocate([lane("a@x"), lane("b@x")], Registry([MAIN], [paused, Sender("b@x", "main")]), {}, {}, NOW)
+    assert shares(found.picks) == {"b@x": PLACES}
+    assert found.probes == ((Pick("a@x", 5, 1), (Subject(Scope.SENDER, "a@x"),)),)
 
 
 def test_what_is_due_later_is_waited_for() -> None:
