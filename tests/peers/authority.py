@@ -18,7 +18,7 @@ class Authority:
     key_and_chain: bytes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     folder = tmp_path_factory.mktemp("authority")
     made, unrelated = trustme.CA(), trustme.CA()

@@ -54,7 +54,7 @@ class Dovecot:
     password: str = "correct horse"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dovecot(postfix: Postfix) -> Iterator[Dovecot]:
     """It answers where `postfix` asks."""
     name = program("dovecot")

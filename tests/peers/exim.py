@@ -98,7 +98,7 @@ class Exim:
         (self.folder / "open").touch()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def exim(authority: Authority) -> Iterator[Exim]:
     binary = program("exim4", path=str(PEERS))
     needs_root("Exim")

@@ -34,7 +34,7 @@ class Keeper:
         return "250 2.0.0 kept"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keeper() -> Iterator[Keeper]:
     made = Keeper()
     made.port = free_port()

@@ -150,7 +150,7 @@ def _write(postfix: Postfix, authority: Authority, login: Path) -> None:
     (folder / "etc" / "master.cf").write_text(MASTER + _services(postfix))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postfix(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postfix]:
     """Started once. A login is asked of `dovecot`, which a test that signs in has to ask for, too."""
     control = [program("postfix"), "-c"]

@@ -34,7 +34,7 @@ class SmtpServer:
         return [Delivery(each["sender"], tuple(each["recipients"]), b64decode(each["content"])) for each in self.kept]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def smtp_server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpServer]:
     node = program("node")
     modules = PEERS / "node_modules"
