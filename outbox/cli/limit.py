@@ -91,7 +91,7 @@ def remove(ctx: typer.Context, scope: Scope, name: Name) -> None:
         limits.remove_limit(db, scope, name, session.act())
     output.say(f"lifted the limits of {scope} {name}")
     if scope is Limited.DOMAIN:
-        output.note("mail that was put off keeps its due time; to send it now: outbox retry --state deferred")
+        output.note("mail that was put off keeps its due time; to send one now: outbox retry ID")
 
 
 def _known(db: Database, scope: Limited, name: str) -> Limit | None:

@@ -14,8 +14,9 @@ from peewee import Database, IntegrityError
 
 from outbox.core.account import BY_OPERATOR, Registry, Sender, fold
 from outbox.core.address import wildcard
+from outbox.core.limits import Limited
 from outbox.errors import Refused
-from outbox.store import tables
+from outbox.store import limits, tables
 from outbox.store.accounts import RESUMED, account, find_sender, first_line, registry, sender
 from outbox.store.journal import Act, journal
 
@@ -52,6 +53,7 @@ def remove_sender(db: Database, address: str, act: Act) -> None:
     """From now on its mail fails, unless ``*@domain`` is registered too. Raises Refused when it is not registered."""
     found = sender(db, address)
     tables.Sender.delete().where(tables.Sender.address == found.address).execute(db)
+    limits.forget_limit(db, Limited.SENDER, found.address)
     journal(db, act, "sender remove", f"sender={found.address}", detail=f"account={found.account}")
 
 
