@@ -214,3 +214,13 @@ def test_an_old_refusal_does_not_pause_a_repaired_account(site: Site) -> None:
             site.until(sent=3)
         assert site.query("SELECT pause_reason, probes FROM outbox_account") == [(None, 0)]
         assert site.attempts()["paused"] == 1
+
+
+def test_the_idle_connections_of_what_is_paused_are_closed(site: Site) -> None:
+    with Relay() as relay:
+        site.register(relay.port)
+        site.insert(3)
+        with site.run(**SOON):
+            site.until(sent=3)
+            site.query("UPDATE outbox_account SET pause_reason = 'operator: moving'")
+            eventually(lambda: all("QUIT" in each.commands for each in relay.sessions), "they are closed", 8)
