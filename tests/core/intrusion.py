@@ -197,12 +197,11 @@ def parser_faults(rendered: Rendered, message: Message) -> list[str]:
     """
     names = meant_fields(message)
     faults = []
-    for policy in (email.policy.default, email.policy.compat32):
+    for policy in (email.policy.compat32, email.policy.default):
         read: Any = email.message_from_bytes(rendered.data, policy=policy)
         if read.keys() != names:
             faults.append(f"its fields are {read.keys()}")
         faults += _part_faults(read, message)
-    read = email.message_from_bytes(rendered.data, policy=email.policy.default)
     faults += [f"the field {name} has a line break in it" for name, value in read.items() if _breaks(value)]
     # An attached message has a header of its own, which the application made and Python 3.13 may not be able to fold.
     if not rendered.smtputf8 and not any(each.content_type.startswith("message/") for each in message.attachments):
