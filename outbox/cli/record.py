@@ -125,9 +125,13 @@ def _draw_recipients(recipients: Sequence[RecipientLine]) -> None:
         print_line(("  none that can be read", "bright_black"))
 
 
+_UNREGISTERED = "sender not registered"
+
+
 def _by_policy(attempt: AttemptLine) -> bool:
     """Refused by us, because its sender is not registered; no relay was asked."""
-    return attempt.outcome == "bounced" and attempt.stage == "policy"
+    # Recipients that are suppressed, or not allowed in staging, are of that stage, too.
+    return attempt.outcome == "bounced" and attempt.stage == "policy" and _UNREGISTERED in (attempt.reply or "")
 
 
 def _said(attempt: AttemptLine) -> str:

@@ -87,11 +87,12 @@ class Streaks:
 def signature_of(fates: Sequence[RecipientFate]) -> str:
     """``"dot 554 5.7.1"``: the refusal of a whole message that may be about others as well; empty when it is not one.
 
-    It is a relay's own, by the built-in meaning of its reply, and the same for every recipient. At RCPT it says
-    nothing of a mailbox.
+    It is a relay's own, by the built-in meaning of its reply, and the same for every recipient that it was asked for.
+    At RCPT it says nothing of a mailbox.
     """
-    first = _signature(fates[0]) if fates else ""
-    return first if first and all(_signature(each) == first for each in fates[1:]) else ""
+    first = next((_signature(each) for each in fates if each.stage is not Stage.POLICY), "")
+    alike = (each.stage is Stage.POLICY or _signature(each) == first for each in fates)
+    return first if first and all(alike) else ""
 
 
 def _signature(fate: RecipientFate) -> str:

@@ -148,7 +148,7 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
     """
     brake = _brake(attempt, policy, streaks)
     if brake is not None:
-        attempt = replace(attempt, fates=tuple(replace(each, fate=Fate.DEFERRED) for each in attempt.fates))
+        attempt = replace(attempt, fates=tuple(_spared(each) for each in attempt.fates))
     pause = brake or pause_for(attempt.fates, policy)
     settled = partial(_settle, attempt, now=now, pause=pause, streaks=streaks)
     if attempt.left == 0:
@@ -175,8 +175,7 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
 
 
 def _asked(outcome: Outcome, policy: Policy) -> timedelta:
-    """For how long to leave it alone: what the relay asks for, within our longest wait; what an operator's rule says.
-    """
+    """How long to leave it alone: what the relay asks for, within our longest wait; what an operator's rule says."""
     return outcome.delay if outcome.rule else min(outcome.delay, policy.ceiling)
 
 
@@ -184,11 +183,17 @@ def _brake(attempt: Attempt, policy: Policy, streaks: Streaks) -> Pause | None:
     """The pause of what this refusal does not fail the message for; None where it does, or it is none."""
     signature = signature_of(attempt.fates)
     found = streaks.brakes(attempt.claim.message_id, signature, policy.brake_after)
-    if found is None or attempt.committed:
+    asked = [each for each in attempt.fates if each.stage is not Stage.POLICY]
+    if found is None or attempt.committed > len(attempt.fates) - len(asked):
         return None
     scope, streak = found
-    reason = f"brake: refused like the messages before it: {attempt.fates[0].stage}: {attempt.fates[0].reply}"
-    return Pause(scope, reason, policy.brake_pauses, attempt.fates[0].outcome.delay, signature, streak.failed)
+    reason = f"brake: refused like the messages before it: {asked[0].stage}: {asked[0].reply}"
+    return Pause(scope, reason, policy.brake_pauses, asked[0].outcome.delay, signature, streak.failed)
+
+
+def _spared(fate: RecipientFate) -> RecipientFate:
+    """Not failed after all; unless it is our own policy that it was not tried."""
+    return fate if fate.stage is Stage.POLICY else replace(fate, fate=Fate.DEFERRED)
 
 
 DOUBT_HELD = "the relay may have accepted it; say which with `outbox resolve ID --sent` or `--resend`"

@@ -258,14 +258,13 @@ class Delivery:
     def _compose(self, claim: Claim, message: Message, fates: dict[int, Fate], route: Route) -> Letter:
         if not message.sender_name and route.sender.display_name:
             message = replace(message, sender_name=route.sender.display_name)
-        pending = tuple(
-            each for each in recipients_of(message) if fates.get(each.position, Fate.PENDING) not in SETTLED_FATES
-        )
+        everybody = recipients_of(message)
+        pending = tuple(each for each in everybody if fates.get(each.position, Fate.PENDING) not in SETTLED_FATES)
         bounced = sum(fate is Fate.BOUNCED for fate in fates.values())
         return_path = return_path_of(message, route)
         rendered = self._signing.sign(message, render(message))
         if self._staging.redirects:
-            rendered = replace(rendered, data=self._staging.labelled(rendered.data, pending))
+            rendered = replace(rendered, data=self._staging.labelled(rendered.data, everybody))
         account, created_at = route.account, message.created_at
         return Letter(claim, account, return_path, pending, bounced, created_at, rendered, message.dsn)
 

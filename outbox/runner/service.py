@@ -21,6 +21,7 @@ from outbox.clock import Clock
 from outbox.config import Config
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
+from outbox.core.staging import Mode
 from outbox.runner import rescue
 from outbox.runner.assembly import assemble
 from outbox.runner.dispatch import Dispatch
@@ -189,6 +190,8 @@ class Service:
         await self._open_secrets()
         await self._upkeep.arrive()
         log.info("runner %s serves %s", self._identity.id[:8], safe_url(self._config.database))
+        if self._config.deliver.mode is not Mode.LIVE:
+            log.warning("staging: [deliver] mode is %s", self._config.deliver.mode)
         self._begun = True
         every = self._schedule.every
         every(self._config.run.poll, "dispatch", self._look)

@@ -26,7 +26,9 @@ from outbox.core.settlement import (
     refuse,
     relinquish,
 )
+from outbox.core.suppression import Suppression, withheld
 from tests.core.test_settlement import (
+    CARL,
     CLAIM,
     GREY,
     NOW,
@@ -107,6 +109,20 @@ def test_the_third_message_that_is_refused_alike_goes_back_to_the_queue() -> Non
     assert pause.schedule == POLICY.brake_pauses
     assert pause.reason.startswith("brake: ")
     assert "dot: 554 5.7.1 message content rejected" in pause.reason
+
+
+def test_a_recipient_that_our_policy_withheld_does_not_keep_the_brake_from_working() -> None:
+    withheld_fate = withheld(CARL, Suppression("carl@example.net", "asked"))
+    refused = fates_of(answered(SPAM, OK, OK))
+    for committed in (0, 1):  # by the dot mark of the one transaction
+        attempt = Attempt(CLAIM, (withheld_fate, *refused), committed=committed)
+        settlement = decide(attempt, POLICY, NOW, 0.0, Streaks(TWO, TWO))
+        assert (settlement.state, settlement.result) == (State.QUEUED, Result.PAUSED)
+        assert fates(settlement) == [Fate.BOUNCED, Fate.DEFERRED, Fate.DEFERRED][committed:]
+        assert settlement.pause is not None
+        assert "dot: 554 5.7.1 message content rejected" in settlement.pause.reason
+    only = decide(Attempt(CLAIM, (withheld_fate,)), POLICY, NOW, 0.0, Streaks(TWO, TWO))
+    assert (only.state, only.pause) == (State.FAILED, None)
 
 
 def test_where_others_mail_gets_through_only_the_sender_is_braked() -> None:

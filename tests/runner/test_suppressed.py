@@ -54,6 +54,9 @@ def test_a_message_for_suppressed_recipients_only_is_settled_without_a_relay(sit
     assert relay.sessions == []
     assert site.delivery(number)["state"] == "failed"
     assert "suppressed: by request" in site.delivery(number)["last_reply"]
+    shown = site.outbox("show", str(number))[1]
+    assert f"`outbox retry {number}`" in shown
+    assert "outbox sender add" not in shown
 
 
 def test_what_is_no_longer_suppressed_is_sent_by_a_retry_to_whom_it_was_not(site: Site, relay: Relay) -> None:
