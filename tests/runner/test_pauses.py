@@ -222,5 +222,7 @@ def test_the_idle_connections_of_what_is_paused_are_closed(site: Site) -> None:
         site.insert(3)
         with site.run(**SOON):
             site.until(sent=3)
-            site.query("UPDATE outbox_account SET pause_reason = 'operator: moving'")
+            relay.script["mail"] = "530 5.7.0 log in first"
+            site.insert(1)
+            site.until(sent=3, queued=1)
             eventually(lambda: all("QUIT" in each.commands for each in relay.sessions), "they are closed", 8)
