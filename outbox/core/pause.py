@@ -75,10 +75,10 @@ class Pause:
 
 def pause_for(fates: Iterable[RecipientFate], policy: Policy) -> Pause | None:
     """The widest fault among the fates, as a pause; None when all of them are the message's own."""
-    fates = tuple(fates)
-    for scope in (Scope.RELAY, Scope.ACCOUNT, Scope.SENDER):
-        for each in fates:
-            if each.outcome.scope is scope and each.outcome.verdict is not Verdict.ACCEPT:
+    faults = [each for each in fates if each.outcome.verdict is not Verdict.ACCEPT]
+    for scope in (Scope.RELAY, Scope.ACCOUNT, Scope.SENDER) if faults else ():
+        for each in faults:
+            if each.outcome.scope is scope:
                 schedule, at_least = _length(each, policy)
                 return Pause(scope, f"{each.stage}: {each.reply}", schedule, max(at_least, each.outcome.delay))
     return None

@@ -26,6 +26,8 @@ class Brakes:
         if route is None:
             return NO_STREAKS
         name, (account, of_sender) = route.account.name, route.brakes
+        if not (account or of_sender or name in self._of_account or name in self._of_sender):
+            return NO_STREAKS  # as for almost every mail
         return Streaks(
             Streak(account, braked=True) if account else self._of_account.get(name, _NONE),
             Streak(of_sender, braked=True) if of_sender else self._of_sender.get(name, {}).get(sender, _NONE),
