@@ -3,6 +3,7 @@
 service.py     puts the parts together, handles signals, drains
 dispatch.py    which messages to claim next, fairly
 delivery.py    one message from claim to settlement (the heart); journey.py, what it has come to so far
+conversation.py   the part of it that the relay takes part in; brakes.py, the refusals met in a row
 clerk.py       the only thread that writes; request.py, what it is asked; budget.py, how much mail is in memory
 registrar.py   what is known of accounts and senders, and their opened secrets
 quota.py       limits: what may go now, what waits until when, which connections are ours

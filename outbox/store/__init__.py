@@ -4,6 +4,7 @@
                    statements.py) and the records of rows.py
     runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
     faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
+    probes.py      one message at a time tries what was paused, over all runners
     events.py      what the application hears of; telling.py, how the verbs write it; leases.py, who passes it on
     limits.py      how much may be sent, and how much has been, by all runners together
     rules.py       what operators know better than the table of replies
