@@ -1,8 +1,9 @@
-"""What `outbox doctor` asks a database: how it is set up, whether anybody sends, and what stands still."""
+"""What `outbox doctor` asks a database: how it is set up, whether anybody sends, and what stands still or untold."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from peewee import Database, SqliteDatabase, fn
 from outbox.clock import Clock
 from outbox.core.lifecycle import State
 from outbox.store import TransientError, accounts, audit, open_store
+from outbox.store.events import Channel
 from outbox.store.fields import UtcDateTimeField
-from outbox.store.tables import Delivery, Runner
+from outbox.store.tables import Delivery, Runner, Suppression
 
 FAR = timedelta(days=30)
 """Mail that is due later than this from now was probably not meant to be."""
@@ -64,6 +66,14 @@ class Blocked:
     sender: str
     waiting: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """Events that somebody is still to hear of, and since when the oldest waits."""
+
+    count: int
+    oldest_at: datetime | None
 
 
 def runners(db: Database) -> list[RunnerLine]:
@@ -130,6 +140,38 @@ def blocked(db: Database) -> list[Blocked]:
         if route is None or reason:
             found.append(Blocked(sender, count, reason))
     return found
+
+
+def due_by_account(db: Database) -> dict[str, int]:
+    """How many messages may go now through each account that has any, paused or not."""
+    now, registry = audit.now(db), accounts.registry(db)
+    due = (
+        Delivery.select(Delivery.sender, fn.COUNT(Delivery.message_id))
+        .where(Delivery.state == str(State.QUEUED), Delivery.due_at <= now)
+        .group_by(Delivery.sender)
+    )
+    with audit.snapshot(db):  # a sender may hold bytes that are no text
+        rows = list(due.tuples().execute(db))
+    counts: Counter[str] = Counter()
+    for sender, count in rows:
+        route = registry.resolve(sender)
+        if route is not None:
+            counts[route.account.name] += count
+    return counts
+
+
+def untold(db: Database, channel: Channel) -> Untold:
+    """The events that this channel is still to tell of."""
+    flag = "webhook_due" if channel is Channel.WEBHOOK else "notice_due"
+    still = f"{flag} = 1" if isinstance(db, SqliteDatabase) else flag  # in the words of the partial index
+    count, oldest = db.execute_sql(f"SELECT count(*), min(at) FROM outbox_event WHERE {still}").fetchone()
+    return Untold(int(count), UtcDateTimeField().python_value(oldest))
+
+
+def suppressed(db: Database) -> int:
+    """How many addresses and domains nothing is sent to now."""
+    until = Suppression.until
+    return int(Suppression.select().where(until.is_null() | (until > audit.now(db))).count(db))
 
 
 def skew(db: Database, host_now: datetime) -> timedelta:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import sys
@@ -10,16 +9,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
-from outbox.cli.doctor import file_system
+from outbox.cli.checks.database import file_system
 from outbox.store import health
 from outbox.store.database import sqlite_path
-from outbox.store.filters import written
-from outbox.store.listener import advisory_key
-from outbox.store.sqlite import SqliteStore
+from tests.cli.installation import found as check_of
+from tests.cli.installation import runner, well
 from tests.cli.program import CANARY, Program
 from tests.stories import Stories
 
@@ -30,7 +27,7 @@ KNOWN = {"durability"} | ({"journal"} if health.has_wal_reset_bug(sqlite3.sqlite
 
 @pytest.fixture
 def outbox(program: Program) -> Program:
-    return _well(program)
+    return well(program)
 
 
 @pytest.fixture
@@ -39,8 +36,8 @@ def stories(outbox: Program) -> Iterator[Stories]:
         yield opened
 
 
-def test_a_good_installation_is_well(outbox: Program, stories: Stories) -> None:
-    _runner(stories)
+def test_a_good_installation_iswell(outbox: Program, stories: Stories) -> None:
+    runner(stories)
     report = outbox.json("doctor")
     assert report["ok"] is True
     assert report["failures"] == 0
@@ -63,7 +60,7 @@ def test_a_new_installation_is_told_what_comes_next(program: Program) -> None:
     assert "→ outbox run" in program.run("doctor").stdout
 
 
-def test_a_bad_configuration_is_the_only_thing_found(sqlite_program: Program) -> None:
+def test_a_bad_configuration_is_the_only_thingcheck_of(sqlite_program: Program) -> None:
     (sqlite_program.home / "outbox.toml").write_text('datebase = "x.db"\n', encoding="utf-8")
     (check,) = sqlite_program.json("doctor", code=1)["checks"]
     assert (check["check"], check["result"]) == ("configuration", "fail")
@@ -77,22 +74,22 @@ def test_no_database_at_all_is_a_failure(sqlite_program: Program) -> None:
 
 
 def test_a_database_that_cannot_be_reached_is_a_failure(sqlite_program: Program) -> None:
-    found = _found(sqlite_program.json("--database", "sqlite:///nowhere.db", "doctor", code=1), "database")
+    found = check_of(sqlite_program.json("--database", "sqlite:///nowhere.db", "doctor", code=1), "database")
     assert "there is no database" in found["words"]
     report = sqlite_program.json("--database", "postgresql://olga:geheim@127.0.0.1:1/x", "doctor", code=1)
     assert "geheim" not in str(report)
-    assert _found(report, "database")["result"] == "fail"
+    assert check_of(report, "database")["result"] == "fail"
 
 
 def test_missing_tables_are_a_failure(outbox: Program, stories: Stories) -> None:
     stories.sql("DROP VIEW outbox_daily")
-    found = _found(outbox.json("doctor", code=1), "schema")
+    found = check_of(outbox.json("doctor", code=1), "schema")
     assert "view outbox_daily" in found["words"]
 
 
 def test_a_copy_of_the_database_is_a_failure(outbox: Program, stories: Stories) -> None:
     stories.sql("UPDATE outbox_meta SET value = '00000000-0000-4000-a000-000000000000' WHERE key = 'database_uuid'")
-    found = _found(outbox.json("doctor", code=1), "schema")
+    found = check_of(outbox.json("doctor", code=1), "schema")
     assert (found["result"], "a copy?" in found["words"]) == ("fail", True)
 
 
@@ -101,18 +98,18 @@ def test_a_missing_key_is_a_failure_once_a_password_needs_it(program: Program) -
     key = program.home / "outbox.key"
     content = key.read_bytes()
     key.unlink()
-    assert _found(program.json("doctor"), "key")["result"] == "warn"
+    assert check_of(program.json("doctor"), "key")["result"] == "warn"
     key.write_bytes(content)
     key.chmod(0o600)
     program.add_account()
     key.unlink()
-    assert _found(program.json("doctor", code=1), "key")["result"] == "fail"
+    assert check_of(program.json("doctor", code=1), "key")["result"] == "fail"
 
 
 @POSIX
 def test_a_key_that_others_can_read_is_a_failure(outbox: Program) -> None:
     (outbox.home / "outbox.key").chmod(0o644)
-    found = _found(outbox.json("doctor", code=1), "key")
+    found = check_of(outbox.json("doctor", code=1), "key")
     assert found["result"] == "fail"
     assert "chmod" in found["hint"]
 
@@ -120,7 +117,7 @@ def test_a_key_that_others_can_read_is_a_failure(outbox: Program) -> None:
 def test_a_password_that_does_not_open_is_a_failure_by_its_account(outbox: Program, stories: Stories) -> None:
     stories.sql("UPDATE outbox_account SET relay_host = 'evil.example.com'")
     report = outbox.json("doctor", code=1)
-    found = _found(report, "key")
+    found = check_of(report, "key")
     assert found["result"] == "fail"
     assert "account shop: the relay host is now 'evil.example.com'" in found["words"]
     assert CANARY not in str(report)
@@ -128,38 +125,38 @@ def test_a_password_that_does_not_open_is_a_failure_by_its_account(outbox: Progr
 
 def test_a_key_in_the_directory_of_the_database_is_mentioned(sqlite_program: Program) -> None:
     sqlite_program.run("init", "--database", "sqlite:///outbox.db")
-    assert "keep their backups apart" in _found(sqlite_program.json("doctor"), "key")["words"]
+    assert "keep their backups apart" in check_of(sqlite_program.json("doctor"), "key")["words"]
     sqlite_program.run("schema", "apply", "--database", sqlite_program.url)
     report = sqlite_program.json("--database", sqlite_program.url, "doctor", code=1)  # and that is another database
-    assert "backups" not in _found(report, "key")["words"]
+    assert "backups" not in check_of(report, "key")["words"]
 
 
 def test_what_is_paused_is_a_warning(outbox: Program) -> None:
     outbox.run("account", "pause", "shop", "--reason", "wrong password")
-    found = _found(outbox.json("doctor"), "account")
+    found = check_of(outbox.json("doctor"), "account")
     assert "wrong password" in found["words"]
     assert found["hint"] == "outbox account resume shop"
 
 
 def test_a_pause_over_a_password_wants_another_password(outbox: Program, stories: Stories) -> None:
     stories.sql("UPDATE outbox_account SET pause_reason = 'auth: 535 5.7.8 no'")
-    found = _found(outbox.json("doctor"), "account")
+    found = check_of(outbox.json("doctor"), "account")
     assert (found["result"], found["hint"]) == ("warn", "outbox account set-password shop")
 
 
 def test_a_relay_that_does_not_answer_is_a_warning(outbox: Program, stories: Stories) -> None:
     stories.sql("UPDATE outbox_account SET breaker_failures = 3, breaker_reason = 'connection refused'")
-    found = _found(outbox.json("doctor"), "relay")
+    found = check_of(outbox.json("doctor"), "relay")
     assert found["words"] == "relay smtp.example.com:587: the last 3 attempts failed: connection refused"
     assert found["hint"] == "outbox account test shop"
 
 
 def test_a_runner_that_was_killed_is_dead_before_its_lease_is_over(outbox: Program, stories: Stories) -> None:
-    _runner(stories, lock=False)
+    runner(stories, lock=False)
     presence = Path(sqlite_path(outbox.url) + ".runner-fedcba9876543210") if "sqlite" in outbox.url else None
     if presence is not None:
         presence.touch()  # as it is left behind, with nobody's lock on it
-    found = _found(outbox.json("doctor"), "runner")
+    found = check_of(outbox.json("doctor"), "runner")
     assert (found["result"], "is dead: it was killed" in found["words"]) == ("warn", True)
 
 
@@ -182,29 +179,29 @@ def test_what_a_role_may_not_do_is_a_failure_with_its_role(sqlite_program: Progr
 
 
 def test_mail_of_an_unregistered_sender_is_a_warning(outbox: Program, stories: Stories) -> None:
-    _runner(stories)
+    runner(stories)
     stories.mail(sender="root@example.org")
-    found = _found(outbox.json("doctor"), "sender")
+    found = check_of(outbox.json("doctor"), "sender")
     assert found["words"] == "1 message from root@example.org cannot go: not registered"
     assert "outbox sender add root@example.org" in found["hint"]
 
 
 def test_due_mail_without_a_runner_is_a_failure(outbox: Program, stories: Stories) -> None:
-    assert _found(outbox.json("doctor"), "runner")["result"] == "warn"
+    assert check_of(outbox.json("doctor"), "runner")["result"] == "warn"
     stories.mail()
-    found = _found(outbox.json("doctor", code=1), "runner")
+    found = check_of(outbox.json("doctor", code=1), "runner")
     assert (found["words"], found["hint"]) == ("no runner is running, and 1 due", "outbox run")
 
 
 def test_a_runner_that_does_not_renew_its_lease_is_a_warning(outbox: Program, stories: Stories) -> None:
-    _runner(stories)
-    _runner(stories, "0123456789", lease=timedelta(minutes=-5, seconds=-30))
-    found = _found(outbox.json("doctor"), "runner")
+    runner(stories)
+    runner(stories, "0123456789", lease=timedelta(minutes=-5, seconds=-30))
+    found = check_of(outbox.json("doctor"), "runner")
     assert found["words"].startswith("01234567 on web1, pid 7, version 0.1.0 has not renewed its lease for 5m")
 
 
 def test_what_stands_still_is_a_warning(outbox: Program, stories: Stories) -> None:
-    _runner(stories)
+    runner(stories)
     stories.claim(stories.mail())
     stories.attempt(stories.mail(on_doubt="hold"), None)
     stories.mail(due_at=(datetime.now(UTC) + timedelta(days=40)).isoformat())
@@ -223,12 +220,12 @@ def test_mail_that_every_user_can_read_is_a_warning(sqlite_program: Program) -> 
         path = Path(folder) / "shop.db"
         program = Program(sqlite_program.home, f"sqlite:///{path}").init()
         path.chmod(0o644)
-        assert _found(program.json("doctor"), "files")["result"] == "ok"  # nobody else may enter its directory
+        assert check_of(program.json("doctor"), "files")["result"] == "ok"  # nobody else may enter its directory
         Path(folder).chmod(0o755)
-        found = _found(program.json("doctor"), "files")
+        found = check_of(program.json("doctor"), "files")
         assert (found["result"], "chmod o-rw" in found["hint"]) == ("warn", True)
         path.chmod(0o640)
-        assert _found(program.json("doctor"), "files")["result"] == "ok"
+        assert check_of(program.json("doctor"), "files")["result"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -250,44 +247,6 @@ def test_a_server_that_forgets_commits_is_a_warning(sqlite_program: Program, pos
     with Stories(postgres_url) as stories:
         ((name,),) = stories.sql("SELECT current_database()")
         stories.sql(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-    found = _found(_well(Program(sqlite_program.home, postgres_url)).json("doctor"), "durability")
+    found = check_of(well(Program(sqlite_program.home, postgres_url)).json("doctor"), "durability")
     assert found["result"] == "warn"
     assert "synchronous_commit = off: a crash of the server can lose mail" in found["words"]
-
-
-# -- planting
-
-
-def _well(program: Program) -> Program:
-    """An installation with an account, a sender and private files, but no runner."""
-    program.init()
-    if program.url.startswith("sqlite") and os.name != "nt":
-        Path(sqlite_path(program.url)).chmod(0o600)
-    program.add_account()
-    program.run("sender", "add", "*@example.com", "--account", "shop")
-    return program
-
-
-def _runner(
-    stories: Stories,
-    name: str = "fedcba9876543210",
-    *,
-    lease: timedelta = timedelta(minutes=1),
-    lock: bool = True,
-) -> None:
-    """A runner. `lock`: it holds the lock of those who live (on SQLite: has no file)."""
-    if lock and not isinstance(stories.store, SqliteStore):
-        stories.sql("SELECT pg_advisory_lock(?)", advisory_key(name))
-    now = datetime.now(UTC)
-    stories.sql(
-        "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until)"
-        " VALUES (?, 'web1', 7, '0.1.0', ?, ?)",
-        name,
-        written(now - timedelta(hours=1)),
-        written(now + lease),
-    )
-
-
-def _found(report: dict[str, Any], name: str) -> Any:
-    """The first check of that name."""
-    return next(each for each in report["checks"] if each["check"] == name)
