@@ -17,6 +17,7 @@ That a backlog is not claimed again and again:
 - A domain cannot be blocked, for its mail stands among others'. Its messages are put into slots, one after the other
   at the rate of the limit, so that each is postponed about once. Urgent messages (a priority before 5) have slots of
   their own.
+- A runner without a connection to a domain leaves the whole sender to those that have one, for longer each time.
 - A message that has come back TIRED times, each time finding too little for all its recipients, goes as soon as one is
   free; those behind it wait for what it took too much.
 """
@@ -63,6 +64,9 @@ TOGETHER = 100
 
 HORIZON = timedelta(days=365)
 """Nothing is put off for longer; whoever has no slot by then is put off again."""
+
+LEAVE, LEAVE_MOST = timedelta(seconds=5), timedelta(minutes=5)
+"""For how long a sender is left to other runners, at first and at most."""
 
 GUESS = 1.0
 """Seconds that a transaction takes, as long as none has been seen."""
@@ -127,6 +131,7 @@ class Quota:
         self._limits: dict[Key, Limit] = {}
         self._domains = False
         self._gates: dict[Key, _Gate] = {}
+        self._left: dict[str, tuple[datetime, timedelta, str]] = {}  # senders left to others: until, for how long, why
         self._slots: dict[tuple[Key, str, bool], datetime] = {}
         self._under_way: Counter[Key] = Counter()
         self._seconds: dict[Key, float] = {}
@@ -141,6 +146,8 @@ class Quota:
             self._domains = any(each.scope is Limited.DOMAIN for each in snapshot.limits)
             self._gates.clear()
             self._slots.clear()
+        if snapshot != self._snapshot:
+            self._left.clear()
         self._snapshot = snapshot
 
     # -- before a claim
@@ -157,6 +164,9 @@ class Quota:
         """Why nothing of this sender may go now, in words; empty if it may."""
         if not self._limits:
             return ""
+        left = self._left.get(route.sender.address)
+        if left is not None and now < left[0]:
+            return left[2]
         for key in _keys(route):
             gate = self._gates.get(key)
             if gate is not None and now < gate.until:
@@ -172,6 +182,7 @@ class Quota:
         if self.blocked(route, now):
             return 0
         rooms = [max(1, self._gates[key].left) for key in _keys(route) if key in self._gates]
+        rooms += [1] * (route.sender.address in self._left)
         for key in _keys(route):
             ours = self._share(key)
             if ours is not None and key[0] is Limited.SENDER:
@@ -186,13 +197,16 @@ class Quota:
         """
         wants = self._wants(claim, route, addresses)
         if not wants:
+            self._welcome(route)
             return Reservation()
         now = self._clerk.now()
         if reason := self.blocked(route, now):
             return Postponed(None, reason)
-        postponed = self._queued(wants, claim, now) or self._crowded(wants, claim, now)
+        postponed = self._elsewhere(wants, route, now)
+        postponed = postponed or self._queued(wants, claim, now) or self._crowded(wants, claim, now)
         if postponed is not None:
             return postponed
+        self._welcome(route)
         self._count(wants, 1)
         try:
             short = await self._ask(wants)
@@ -238,6 +252,23 @@ class Quota:
                     until[_used_up(each.limit, span, most)] = self._slot(each, span, most, now, urgent=False)
         return _latest(until)
 
+    def _elsewhere(self, wants: Iterable[Want], route: Route, now: datetime) -> Postponed | None:
+        """Left to other runners, where we have no connection to one of its domains: it stays due for them."""
+        none = next((each.limit for each in wants if self._share(each.limit.key) == 0), None)
+        if none is None:
+            return None
+        known = self._left.get(route.sender.address)
+        span = min(known[1] * 2, LEAVE_MOST) if known is not None else LEAVE
+        reason = f"{_all_under_way(none)} by other runners"
+        self._left[route.sender.address] = now + span, span, reason
+        return Postponed(None, reason)
+
+    def _welcome(self, route: Route) -> None:
+        """The sender's mail is not only for where we have no connection."""
+        left = self._left.get(route.sender.address)
+        if left is not None and left[0] <= self._clerk.now():
+            del self._left[route.sender.address]
+
     def _crowded(self, wants: Iterable[Want], claim: Claim, now: datetime) -> Postponed | None:
         """Later, if as many messages as may be of its sender, or to one of its domains, are under way."""
         until: dict[str, datetime] = {}
@@ -246,7 +277,7 @@ class Quota:
             ours = self._share(key)
             if ours is None or key[0] is Limited.ACCOUNT or self._under_way[key] < ours:
                 continue
-            pace = timedelta(seconds=self._seconds.get(key, GUESS)) / max(1, ours)
+            pace = timedelta(seconds=self._seconds.get(key, GUESS)) / ours
             until[_all_under_way(each.limit)] = self._advance(
                 (key, "connections", claim.priority < NORMAL), now + pace, pace
             )

@@ -102,3 +102,18 @@ def test_an_unreachable_relay_uses_nothing_up(site: Site) -> None:
         runner.stop()
         runner.wait()
     assert site.query("SELECT used FROM outbox_usage") == [(0,)]
+
+
+def test_a_runner_without_a_connection_to_a_domain_leaves_its_mail_to_one_that_has_it(site: Site) -> None:
+    with Relay() as relay, ExitStack() as stack:
+        site.register(relay.port)
+        set_limit(site, Limit(Limited.DOMAIN, "example.net", connections=1))
+        runners = [stack.enter_context(site.run()) for _ in range(3)]
+        for each in runners:
+            each.started()
+        eventually(lambda: len(site.runners()) == 3, "three runners")
+        site.insert(15)
+        site.until(40, sent=15)
+        spent = 2 * 12 + 2 * 5  # a window of each of the two, and then one message each time they look
+        assert attempts(site) <= 15 + 15 + spent, "each is put off about once"
+        site.audit(relay.messages)

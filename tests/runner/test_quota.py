@@ -333,6 +333,27 @@ def test_transactions_to_a_domain_are_as_many_as_its_connections_and_the_rest_co
     asyncio.run(scenario())
 
 
+def test_a_sender_is_left_to_the_runners_that_have_a_connection_to_its_domain(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        limit = Limit(*NET, connections=1)
+        async with office(sqlite_url, limit) as it:
+            it.quota.load(Snapshot((limit,), 1, 2))
+            for seconds in (5, 10, 20):
+                assert await it.postponed() == Postponed(None, it.quota.blocked(it.route, it.clock.now()))
+                await it.granted("bob@example.org")  # it was claimed before
+                assert it.quota.room(it.route, it.clock.now()) == 0
+                it.clock.advance(timedelta(seconds=seconds))
+                assert it.quota.room(it.route, it.clock.now()) == 1
+            await it.granted("bob@example.org")
+            assert it.quota.room(it.route, it.clock.now()) is None
+            why = (await it.postponed()).reason
+            assert why == "limit of 1 connection for domain example.net is used up by other runners"
+            it.quota.load(Snapshot((limit,), 0, 1))
+            await it.granted()
+
+    asyncio.run(scenario())
+
+
 def test_a_changed_limit_is_heard_at_once(sqlite_url: str) -> None:
     async def scenario() -> None:
         async with office(sqlite_url, Limit(*MAIN, per_day=1)) as it:
