@@ -9,13 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from outbox.clock import Clock
+from outbox.core.account import Account, Sender, Tls
 from outbox.core.message import Message, recipients_of
 from outbox.core.outcome import Report, Stage
 from outbox.core.reply import Reply
 from outbox.core.settlement import SETTLED_FATES, Attempt, Claim, Fate, Policy, Trial, decide, fates_of, refuse
-from outbox.store import Mark, operate, runners
+from outbox.store import Mark, accounts, operate, runners, senders
 from outbox.store.database import dialect_of
 from outbox.store.filters import DEFERRED, SCHEDULED, WORDS
+from outbox.store.journal import Act
 from outbox.store.postgres import PostgresStore
 from outbox.store.rows import moment
 from outbox.store.sqlite import SqliteStore
@@ -45,6 +47,13 @@ class Stories:
         """Run a statement with `?` for its parameters, and return its rows."""
         cursor = self.store.db.execute_sql(self.store.translate(statement), parameters)
         return list(cursor.fetchall()) if cursor.description else []
+
+    def register(self, address: str, account: str = "main") -> None:
+        """A sender, with an account of its own."""
+        act = Act("olga", self.store.now())
+        with self.store.transaction():
+            accounts.add_account(self.store.db, Account(account, "mx.example.net", 25, Tls.NONE), act)
+            senders.add_sender(self.store.db, Sender(address, account), act)
 
     def mail(self, **columns: Any) -> int:
         """INSERT a message as an application does. Its id."""

@@ -103,6 +103,8 @@ def why_not(event: Event, original: Original) -> str:
         return "it is a notice itself"
     if original.return_path == NULL_PATH:
         return "its return path is the null one"
+    if not original.registered:  # whoever may INSERT could have a notice sent to anybody
+        return "its return path is not registered to the account of its sender"
     asked, wanted = original.dsn.notify, "delay" if delayed else "failure"
     if asked and wanted not in asked.split(","):
         return f"it asks for notices of {asked}"

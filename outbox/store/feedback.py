@@ -68,11 +68,13 @@ def _facts(db: Database, ids: list[int]) -> dict[int, Facts]:
 @dataclass(frozen=True, slots=True)
 class Original:
     """The message that a notice tells of, as it stands now. `return_path` is its own, else that of its sender's
-    registration, else the sender; `NULL_PATH` where nobody wants to hear.
+    registration, else the sender; `NULL_PATH` where nobody wants to hear. `registered`: it may stand there, for it is
+    registered to the account of the sender.
     """
 
     record: audit.Record
     return_path: str
+    registered: bool
     dsn: Dsn
 
 
@@ -82,10 +84,12 @@ def original(db: Database, message_id: int) -> Original:
     with audit.snapshot(db):
         columns = (Outbox.return_path, Outbox.dsn_notify, Outbox.dsn_ret, Outbox.dsn_envid)
         path, *asked = Outbox.select(*columns).where(Outbox.id == message_id).tuples().first(db) or [None] * 4
-        route = accounts.registry(db).resolve(record.sender)
-    registered = route.sender.return_path if route is not None else ""
+        registry = accounts.registry(db)
+    route = registry.resolve(record.sender)
+    path = (path or "").strip() or (route.sender.return_path if route is not None else "") or record.sender
+    registered = route is not None and registry.allows(route.account.name, path)
     notify, ret, envid = (each or "" for each in asked)
-    return Original(record, (path or "").strip() or registered or record.sender, Dsn(notify, ret, envid))
+    return Original(record, path, registered, Dsn(notify, ret, envid))
 
 
 def file_notice(db: Database, event: Event, sender: str, to: str, raw: bytes) -> None:

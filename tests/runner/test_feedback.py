@@ -74,6 +74,7 @@ def test_a_bounce_is_posted_and_told_to_the_return_path(database_url: str, tmp_p
         }
         config = Config(**given)
         stories.store.recording = recording_of(config)
+        stories.register("shop@example.com")
         stories.attempt(stories.mail(), SPAM)
         do(stories, config, "post", "tell", "post", "watch")
         assert [event["kind"] for event in taking.events] == ["bounced"]

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from outbox.core.account import Account, Sender, Tls
+from outbox.core.account import Sender
 from outbox.core.reply import Reply
 from outbox.core.settlement import Policy
 from outbox.runner.notices import Notices
-from outbox.store import accounts, audit, events, leases, operate, senders
+from outbox.store import audit, events, leases, operate, senders
 from outbox.store.events import Channel, Recording
 from outbox.store.journal import Act
 from tests.contract.stores import ME, OTHER, register
@@ -33,6 +33,7 @@ AT_ONCE = Recording(notices={"bounced", "expired", "delayed"}, delayed_after=tim
 def stories(database_url: str) -> Iterator[Stories]:
     with Stories(database_url) as opened:
         opened.store.recording = TELLS
+        opened.register("*@example.com")
         yield opened
 
 
@@ -156,8 +157,6 @@ def test_what_was_never_tried_because_it_was_refused_here_is_told_in_our_words(s
 def test_the_senders_registration_says_where_to(stories: Stories) -> None:
     db, act = stories.store.db, Act("olga", stories.store.now())
     with stories.store.transaction():
-        accounts.add_account(db, Account("main", "mx.example.net", 25, Tls.NONE), act)
-        senders.add_sender(db, Sender("bounces@example.com", "main"), act)
         senders.add_sender(db, Sender("shop@example.com", "main", return_path="bounces@example.com"), act)
     stories.attempt(stories.mail(), SPAM)
     stories.attempt(stories.mail(return_path="help@example.com"), SPAM)
@@ -171,12 +170,18 @@ def test_the_senders_registration_says_where_to(stories: Stories) -> None:
         ({"return_path": "<>"}, "its return path is the null one"),
         ({"dsn_notify": "never"}, "it asks for notices of never"),
         ({"dsn_notify": "success,delay"}, "it asks for notices of success,delay"),
-        ({"return_path": "nobody"}, "no @"),
+        ({"return_path": "nobody"}, "not registered"),
+        ({"return_path": "victim@example.net"}, "its return path is not registered to the account of its sender"),
+        ({"return_path": "help@example.org"}, "its return path is not registered to the account of its sender"),
+        ({"sender": "victim@example.net"}, "its return path is not registered to the account of its sender"),
+        ({"sender": "x@example.net", "return_path": "shop@example.com"}, "not registered"),
     ],
 )
 def test_nobody_is_told_who_does_not_want_to_hear(
     stories: Stories, columns: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Least of all a stranger, whom somebody has named who may only enqueue: that would be an open relay."""
+    stories.register("help@example.org", "other")
     stories.attempt(stories.mail(**columns), SPAM)
     with caplog.at_level(logging.INFO, "outbox.notices"):
         tell(stories)
