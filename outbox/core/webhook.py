@@ -1,6 +1,6 @@
 """What signs a webhook: the scheme of Standard Webhooks (standardwebhooks.com), with HMAC-SHA256.
 
-webhook-id          names what is posted, the same whenever it is posted again
+webhook-id          names what is posted, the same whenever it is posted again, and not when another event is with it
 webhook-timestamp   when, in seconds since 1970: a receiver refuses what is too old
 webhook-signature   ``v1,`` and Base64 of the HMAC of ``id.timestamp.body``; one for each secret, with spaces
 """
@@ -36,6 +36,14 @@ def key_of(secret: Secret) -> bytes:
     if len(key) < LEAST:
         raise ValueError(f"it is shorter than {LEAST} bytes, and could be guessed")
     return key
+
+
+def name_of(events: Sequence[int]) -> str:
+    """What the events of one request, by their ids, are called. A receiver may take what has a name that it knows for
+    heard; and an event of a transaction that is late turns up between others that were posted before, and refused.
+    """
+    digest = hashlib.sha256(" ".join(map(str, events)).encode()).hexdigest()
+    return f"events-{events[0]}-{events[-1]}-{digest[:16]}"
 
 
 def signed_headers(name: str, at: datetime, body: bytes, secrets: Sequence[Secret]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from outbox.clock import Clock
 from outbox.core.account import is_loopback
 from outbox.core.secret import Secret
-from outbox.core.webhook import key_of, signed_headers
+from outbox.core.webhook import key_of, name_of, signed_headers
 from outbox.errors import ConfigError
 from outbox.runner.clerk import Clerk
 from outbox.store import Store, events, feedback, leases
@@ -96,9 +96,10 @@ class Webhook:
             facts = await self._clerk.read(partial(_facts, batch))
             batch = list(_bounded(batch, facts))
             body = json.dumps({"events": [as_json(each, facts) for each in batch]}).encode()
-            if not self._accepted(await self._post(f"events-{batch[0].id}-{batch[-1].id}", body)):
+            ids = [each.id for each in batch]
+            if not self._accepted(await self._post(name_of(ids), body)):
                 return
-            posted = [each.id for each in batch]
+            posted = ids
         await self._clerk.upkeep(partial(_heard, posted))
 
     async def _post(self, name: str, body: bytes) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from outbox.core.reply import Reply
 from outbox.core.secret import Secret
-from outbox.core.webhook import signed_headers
+from outbox.core.webhook import name_of, signed_headers
 from outbox.errors import ConfigError
 from outbox.runner import webhook as webhook_module
 from outbox.runner.webhook import Webhook, read_secrets
@@ -108,9 +108,35 @@ def test_a_request_is_signed_by_every_secret(stories: Stories) -> None:
         post(stories, taking.url, clock)
     ((header, body),) = taking.requests
     (ids,) = taking.ids
-    expected = signed_headers(f"events-{ids[0]}-{ids[-1]}", FakeClock().now(), body, SECRETS)
+    expected = signed_headers(name_of(ids), FakeClock().now(), body, SECRETS)
     assert {name: header[name] for name in expected} == expected
     assert header["content-type"] == "application/json"
+
+
+def test_an_event_that_comes_between_two_that_were_refused_changes_the_name(stories: Stories) -> None:
+    """Its transaction had taken its id before theirs, and was committed after. Who has heard of the two, and could not
+    say so, must not take the three for the same.
+    """
+    db, at = stories.store.db, audit.now(stories.store.db)
+
+    def record_as(number: int) -> None:
+        with db.atomic():
+            events.record(db, HEARS, Kind.ACCEPTED, at, messages=[(number, 1)])
+            stories.sql("UPDATE outbox_event SET id = ? WHERE message_id = ?", number, number)
+
+    record_as(1001)
+    record_as(1003)
+    clock = FakeClock()
+    with application(503, 503) as taking:
+        post(stories, taking.url, clock)
+        clock.advance(timedelta(minutes=1))
+        post(stories, taking.url, clock)
+        record_as(1002)
+        clock.advance(timedelta(minutes=1))
+        post(stories, taking.url, clock)
+    assert taking.ids == [[1001, 1003], [1001, 1003], [1001, 1002, 1003]]
+    first, again, other = (header["webhook-id"] for header, _ in taking.requests)
+    assert first == again != other
 
 
 def test_many_events_are_posted_in_order_and_once(stories: Stories) -> None:
