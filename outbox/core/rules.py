@@ -73,6 +73,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    if any(_REMARK.match(token["open"] or "") for token in _TOKEN.finditer(pattern)):
+        raise ValueError(f"{pattern!r} has a comment or the flag x, which a rule must not: say it in the note")
     if ways(pattern) > _MAX_WAYS:
         raise ValueError(f"{pattern!r} could be searched for ever: it repeats what is itself repeated, or too often")
     return compiled
@@ -87,6 +89,10 @@ _TOKEN = re.compile(
     r"|(?P<count>[*+?]|\{[0-9]*,?[0-9]*\})[?+]?|.",
     re.DOTALL,
 )
+
+
+_REMARK = re.compile(r"\(\?(?:#|[a-wyz-]*x)", re.IGNORECASE)
+"""What begins a comment, or lets one begin: what stands in it is no token, and would hide what repeats."""
 
 
 @dataclass(slots=True)

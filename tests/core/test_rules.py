@@ -158,6 +158,20 @@ def test_a_pattern_that_could_be_searched_for_ever_is_refused(pattern: str) -> N
 
 
 @pytest.mark.parametrize(
+    "pattern",
+    ["(?#()(a*)*b", "(?#[)(a*)*]b", "(?x)(a # )\n*)*b", "(?ix)(a # )\n*)*b", "(?x:(a # )\n*)*b)", "(?#fine)a"],
+)
+def test_a_comment_that_could_hide_what_repeats_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"a comment or the flag x|searched for ever"):
+        rule(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["(?P<x>a)", "(?i)x", r"\(?#", "[(?#]", "(?i:x)", "(x)", "(?:x)", "(?=x)"])
+def test_what_only_looks_like_a_comment_is_welcome(pattern: str) -> None:
+    assert rule(pattern).pattern == pattern
+
+
+@pytest.mark.parametrize(
     ("pattern", "expected"),
     [
         ("spam", 1),
