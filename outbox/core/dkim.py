@@ -37,6 +37,8 @@ _PRESENT = frozenset((
 ))
 # fmt: on
 _PRESENT_PREFIXES = (b"content-", b"list-")
+_PLAIN_NAME = re.compile(rb"[a-z0-9-]{1,76}")
+"""A name may hold any other printable character (RFC 5322 §3.6.8), and in the tag ``h=`` a semicolon would end it."""
 _SIGNATURE = b"dkim-signature"
 _DOMAIN_TAG = re.compile(rb"(?:^|;) ?d ?= ?([^; ]++)")
 
@@ -151,7 +153,9 @@ def _plan(names: tuple[bytes, ...]) -> _Plan:
 
 
 def _is_signed(name: bytes) -> bool:
-    return name in _ALWAYS or name in _PRESENT or name.startswith(_PRESENT_PREFIXES)
+    if name in _ALWAYS or name in _PRESENT:
+        return True
+    return name.startswith(_PRESENT_PREFIXES) and _PLAIN_NAME.fullmatch(name) is not None
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -107,6 +108,16 @@ def test_a_second_field_of_a_name_that_people_see_breaks_the_signature(field: st
 
     assert zone().checks(f"{field}: somebody@else.example\r\n".encode() + message) == [False]
     assert zone().checks(b"Received: by mx\r\nX-Spam: no\r\n" + message) == [True]
+
+
+@pytest.mark.parametrize(
+    "name", ["List-X;q=", "List-X;bh=aa", "list-;l=0;z=x", "List-X;d=evil.example", "List-;", "List-x=y"]
+)
+def test_a_field_whose_name_has_a_semicolon_does_not_end_the_list_of_what_is_signed(name: str) -> None:
+    """RFC 5322 allows it in a name, and a tag of a signature ends with it (RFC 6376 §3.2)."""
+    assert zone().checks(signed(replace(TEXT, headers=json.dumps({name: "x", "List-Id": "y"})))) == [True, True]
+    raw = f"{name}: x\r\nContent-{name}: y\r\n".encode() + RAW_HEADER + b"\r\nx\r\n"
+    assert zone().checks(signed(replace(SHOP, raw=raw))) == [True, True]
 
 
 def test_the_same_message_has_the_same_signatures_in_every_attempt() -> None:
