@@ -83,6 +83,8 @@ def add(
         max_connections=connections if connections is not None else facts.connections,
         max_messages=messages if messages is not None else facts.messages,
     )
+    if new.tls_pins and new.tls is Tls.NONE:
+        raise typer.BadParameter("without TLS a relay shows no certificate", param_hint="--tls-pin")
     limit = facts.limit(new.name) if preset is not None else None
     new = _store(ctx, new, limit, password_stdin=password_stdin, password_file=password_file)
     output.say(

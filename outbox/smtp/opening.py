@@ -11,6 +11,7 @@ from outbox.smtp.session import SECURE, Action, Fault, Say, Sent, Session, Steps
 
 _NO_EHLO = frozenset({500, 502, 504})
 _NOT_OFFERED = "the relay does not offer STARTTLS, and this account requires it"
+_NOT_NOW = "the relay has offered STARTTLS before and does not now"
 
 
 def opening(session: Session) -> Steps:
@@ -68,7 +69,7 @@ def _starttls(session: Session) -> Generator[Action, Sent, Report | None]:
     """From here on there is TLS or nothing (RFC 3207; a stripped STARTTLS must not mean plaintext)."""
     if not session.features.starttls:
         required = session.relay.tls == "starttls"
-        why = _NOT_OFFERED if required else "the relay has offered STARTTLS before and does not now"
+        why = _NOT_OFFERED if required or not session.relay.starttls_seen else _NOT_NOW
         return session.report(Stage.STARTTLS, fault=why)
     answer = yield from session.ask(b"STARTTLS\r\n", Stage.STARTTLS)
     if answer.code != 220:

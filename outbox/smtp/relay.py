@@ -30,7 +30,7 @@ class Relay:
     ca_file       PEM file of the only authorities to trust; empty: the system's
     tls_pins      SHA-256 of certificates (DER), in hex. Where there are any, the relay's must be one of them, and
                   neither who signed it nor whose name it has is asked
-    starttls_seen it has offered STARTTLS before: then ``opportunistic`` requires it
+    starttls_seen it has offered STARTTLS before: then ``opportunistic`` requires it, as it does with `tls_pins`
     mechanism     one of `outbox.core.account.Mechanism`; see `outbox.smtp.sasl` for what ``auto`` takes
     username      empty: no AUTH
     password      for OAuth, the access token
@@ -70,7 +70,8 @@ class Relay:
 
     @property
     def requires_starttls(self) -> bool:
-        return self.tls == Tls.STARTTLS or (self.tls == Tls.OPPORTUNISTIC and self.starttls_seen)
+        known = self.starttls_seen or bool(self.tls_pins)
+        return self.tls == Tls.STARTTLS or (self.tls == Tls.OPPORTUNISTIC and known)
 
     def flaw(self) -> str:
         """What makes these settings unusable, in words, or ``""``. Found before any connection is made."""
@@ -83,6 +84,8 @@ class Relay:
         for pin in self.tls_pins:
             if not _PIN.fullmatch(pin):
                 return f"TLS pin {pin!r} is not the SHA-256 of a certificate, 64 hex digits"
+        if self.tls_pins and self.tls == Tls.NONE:
+            return "a certificate is pinned, and without TLS the relay shows none"
         if not _NAME.fullmatch(self.helo):
             return f"EHLO name {self.helo!r} is not a word of ASCII"
         if _UNSPEAKABLE.search(self.username) or _UNSPEAKABLE.search(self.password.reveal()):

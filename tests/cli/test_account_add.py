@@ -82,6 +82,12 @@ def test_without_a_preset_relay_and_tls_are_needed(sqlite_program: Program) -> N
     assert program.json("account", "list") == []
 
 
+def test_without_tls_there_is_nothing_to_pin(sqlite_program: Program) -> None:
+    add = ("account", "add", "main", "--relay", "127.0.0.1:25", "--tls", "none", "--tls-pin", PIN)
+    assert "shows no certificate" in sqlite_program.init().fails(2, *add)
+    assert sqlite_program.json("account", "list") == []
+
+
 def test_an_account_and_its_limits_are_added_together_or_not_at_all(sqlite_program: Program) -> None:
     program = sqlite_program.init()
     db = connect(program.url)

@@ -259,6 +259,24 @@ def test_opportunistic_goes_without_where_it_was_never_offered(script: Mapping[s
     assert len(relay.messages) == 1
 
 
+@pytest.mark.parametrize("script", [{}, {"ehlo": "502 what?"}], ids=["EHLO", "HELO"])
+def test_opportunistic_never_goes_without_where_a_certificate_is_pinned(
+    script: Mapping[str, Any], authority: Authority
+) -> None:
+    with scripted.Relay(script) as relay:
+        report = run(send(replace(opportunistic(relay, authority), tls_pins=("0" * 64,))))
+    assert report.stage in (Stage.STARTTLS, Stage.EHLO)
+    assert "before" not in report.fault
+    assert not any(line.startswith("MAIL") for line in relay.commands)
+
+
+def test_a_pin_without_tls_is_a_fault_of_the_settings(authority: Authority) -> None:
+    with scripted.Relay() as relay:
+        report = run(send(replace(account(relay, tls="none"), tls_pins=("0" * 64,))))
+    assert (report.stage, relay.sessions) == (Stage.LOCAL, [])
+    assert "without TLS the relay shows none" in str(report.reply)
+
+
 def test_what_was_said_before_tls_is_forgotten(authority: Authority) -> None:
     """In clear it offers what a thief would like; behind TLS it offers nothing."""
     script = {"ehlo-tls": "250-relay.example\r\n250 SIZE 1000"}
