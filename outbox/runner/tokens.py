@@ -221,6 +221,7 @@ class Tokens:
         return granted.access_token
 
     async def _store(self, account: Account, row: OAuth, setup: Setup, granted: Granted) -> bool:
+        self.load_again()  # a key that was retired while the token was on its way must not seal it
         vault, binding = self.open_vault(), Binding.of(account)
         renewed = setup.renewed(granted.refresh_token) if granted.refresh_token is not None else setup
         sealed = Sealed(

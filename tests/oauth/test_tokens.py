@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from outbox import keys
 from outbox.errors import OAuthError
-from outbox.store import oauth, tables
+from outbox.store import oauth, sealed, tables
 from outbox.store.oauth import LEASE
+from outbox.vault import Vault
 from tests.oauth.desk import HOUR, REFRESH, Desk, failure, person, run
 from tests.oauth.desk import desk as desk
 from tests.oauth.desk import no_canary_in_the_log as no_canary_in_the_log
@@ -67,6 +69,43 @@ def test_a_rotated_refresh_token_is_written_back_and_used_the_next_time(desk: De
         used = [request.form["refresh_token"] for request in server.requests]
         assert used == [REFRESH, "canary-refresh-2", "canary-refresh-2"]
     assert desk.setup == person(server)
+
+
+def test_a_key_that_is_retired_while_a_token_is_on_its_way_does_not_seal_it(desk: Desk) -> None:
+    """Nothing would open the setup any more, nor the refresh token that has just replaced the old one."""
+    (old,), new = desk.vault.keys.keys, keys.new()
+    file, cached = desk.vault, desk.vault
+
+    def load_again() -> bool:
+        nonlocal cached
+        before, cached = cached, file
+        return cached.keys.ids != before.keys.ids
+
+    def rotate() -> None:
+        """`outbox key add`, `rotate` and `retire`."""
+        nonlocal file
+        both, db = Vault(keys.Keys((new, old), keys.Origin.ENVIRONMENT)), desk.connect()
+        with db.atomic():
+            for held in sealed.every(db):
+                assert sealed.reseal(db, held, tuple(both.rotate(each, "shop") for each in held.tokens), both.key_id)
+        file = Vault(keys.Keys((new,), keys.Origin.ENVIRONMENT))
+
+    with Endpoint({"refresh_token": "canary-refresh-2"}) as server:
+        desk.set_up(person(server))
+        tokens = desk.runner(open_vault=lambda: cached, load_again=load_again)
+        server.gate.clear()
+
+        async def scenario() -> None:
+            asking = asyncio.create_task(tokens.access(desk.account))
+            await asyncio.to_thread(server.wait, 1)
+            rotate()
+            server.gate.set()
+            assert (await asking).reveal() == server.current
+
+        run(scenario)
+    desk.vault = file
+    assert desk.row.key_id == new.id
+    assert desk.setup.refresh_token.reveal() == "canary-refresh-2"
 
 
 def test_a_refused_token_is_replaced_once(desk: Desk) -> None:
