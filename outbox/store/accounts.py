@@ -193,11 +193,11 @@ def reseal(db: Database, of: Account, token: str, key_id: str) -> bool:
 
 
 def pause_account(db: Database, name: str, reason: str, until: datetime | None, act: Act) -> None:
-    """A person asks for it: send nothing through this account until `until` (None: until it is resumed). Raises Refused
-    when there is no such account.
+    """A person asks for it: send nothing through this account until `until` (None: until it is resumed). It takes the
+    place of a runner's pause, and of its brake. Raises Refused when there is no such account.
     """
     account(db, name)
-    values = {"pause_reason": BY_OPERATOR + reason, "paused_until": until}
+    values = {**UNPAUSED, "pause_reason": BY_OPERATOR + reason, "paused_until": until}
     tables.Account.update(values).where(tables.Account.name == name).execute(db)
     journal(db, act, "account pause", f"account={name}", detail=BY_OPERATOR + reason)
 

@@ -17,7 +17,7 @@ from outbox.core.address import wildcard
 from outbox.core.limits import Limited
 from outbox.errors import Refused
 from outbox.store import limits, tables
-from outbox.store.accounts import RESUMED, account, find_sender, first_line, registry, sender
+from outbox.store.accounts import RESUMED, UNPAUSED, account, find_sender, first_line, registry, sender
 from outbox.store.journal import Act, journal
 
 _STORABLE = re.compile(r"[^\x00-\x20\x7f<>,;()@]+@[^\x00-\x20\x7f<>,;()@]+")
@@ -59,8 +59,8 @@ def remove_sender(db: Database, address: str, act: Act) -> None:
 
 def pause_sender(db: Database, address: str, reason: str, until: datetime | None, act: Act) -> None:
     """A person asks for it: send nothing from this address, or from this domain, until `until` (None: until it is
-    resumed). An address that is only covered by ``*@domain`` gets a registration of its own. Raises Refused when it is
-    not registered.
+    resumed). It takes the place of a runner's pause. An address that is only covered by ``*@domain`` gets a
+    registration of its own. Raises Refused when it is not registered.
     """
     address = fold(address)
     current = find_sender(db, address) or find_sender(db, wildcard(address))
@@ -69,7 +69,7 @@ def pause_sender(db: Database, address: str, reason: str, until: datetime | None
     if current.address != address:
         current = register_by_itself(db, current, address, act)
     row = tables.Sender
-    values = {"pause_reason": BY_OPERATOR + reason, "paused_until": until}
+    values = {**UNPAUSED, "pause_reason": BY_OPERATOR + reason, "paused_until": until}
     row.update(values).where(row.address == current.address).execute(db)
     journal(db, act, "sender pause", f"sender={current.address}", detail=BY_OPERATOR + reason)
 

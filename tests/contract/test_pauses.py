@@ -43,6 +43,18 @@ def test_a_persons_pause_that_is_over_is_none(db: peewee.Database) -> None:
     assert account(db, "shop").pause_reason == AUTH.reason
 
 
+def test_nothing_of_a_runners_pause_outlives_the_persons_that_takes_its_place(db: peewee.Database) -> None:
+    braked = Pause(Scope.ACCOUNT, "brake: no", Policy().brake_pauses, brake="dot 554 5.7.1", failed=(1, 2))
+    faults.pause_account(db, "shop", braked, RUNNER, used=1)
+    faults.pause_sender(db, "shop@example.com", replace(braked, scope=Scope.SENDER), RUNNER, used=1)
+    pause_account(db, "shop", "moving", NOW, ANN)
+    pause_sender(db, "shop@example.com", "moving", NOW, ANN)
+    for found in (account(db, "shop"), accounts.sender(db, "shop@example.com")):
+        assert (found.brake, found.probes) == ("", 0)
+        assert found.failed_by_brake == (1, 2), "they can still be sent again"
+        assert (found.is_paused(NOW), found.half_open(NOW)) == (False, ())
+
+
 def test_one_fault_seen_by_ten_connections_is_one_line_and_one_pause(db: peewee.Database) -> None:
     before = len(journaled(db))
     for milliseconds in (0, 3, 5):
