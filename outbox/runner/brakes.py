@@ -48,14 +48,15 @@ class Brakes:
             del self._of_sender[account]
 
     def see(self, before: Registry, now: Registry) -> None:
-        """A brake that is over, for whatever reason, ends what has led to it."""
+        """A brake that is over, for whatever reason, ends what has led to it. A sender's row outlives the brake of its
+        account: when others' mail has ended that, its own may still be refused.
+        """
+        senders = [each for key, each in before.senders.items() if each.brake and not _brake(now.senders.get(key))]
         ended = {name for name, each in before.accounts.items() if each.brake and not _brake(now.accounts.get(name))}
-        ended |= {
-            each.account for key, each in before.senders.items() if each.brake and not _brake(now.senders.get(key))
-        }
-        for name in ended:
+        for name in ended | {each.account for each in senders}:
             self._of_account.pop(name, None)
-            self._of_sender.pop(name, None)
+        for each in senders:
+            self._of_sender.pop(each.account, None)
 
 
 def _brake(row: object) -> str:

@@ -7,8 +7,9 @@ A lane is one sender's mail of one priority. The senders of an account take turn
 within a sender, lower priority numbers go first. The cost of a round is a seek a lane, whatever history, scheduled mail
 or paused senders there are.
 
-Of what is half-open (`outbox.core.pause`) one message is claimed, by one of all the runners: the one that has been due
-for longest, so that what was tried in vain and is due later leaves its place to another.
+Of what is half-open (`outbox.core.pause`) one message is claimed, by one of all the runners: of the lane that was tried
+longest ago, and of those never tried, of the one with the oldest mail. So a sender whose whole backlog is refused does
+not keep the others of its account from showing that theirs is not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import count
+from types import MappingProxyType
 
 from outbox.core.account import Account, Registry, Route
 from outbox.core.pause import Subject
@@ -77,11 +80,13 @@ def allocate(
     is_closed: Callable[[Route, datetime], bool] = Route.is_closed,
     places: Callable[[Account], int] = lambda account: account.max_connections,
     room: Callable[[Route, datetime], int | None] = lambda route, now: None,
+    tried: Mapping[tuple[str, int], int] = MappingProxyType({}),
 ) -> Allocation:
     """Share the free places of each account equally among its senders with due mail, urgent priorities first.
 
     `in_flight` and `turns` are by account (``""``: unregistered senders): how many messages are under way, and which
     sender was the last to be given places; the one behind it comes first now. `places` and `room` are those of `Gate`.
+    `tried`: lanes that were probed lately, as (sender, priority), with numbers that grow.
     """
     due: dict[str, dict[str, list[Lane]]] = {}
     free: dict[str, int] = {}
@@ -113,14 +118,21 @@ def allocate(
             crowded |= share == 0
             picks.extend(Pick(sender, lane.priority, share) for lane in senders[sender] if share)
     return Allocation(
-        tuple(picks), _probes(half_open, now), crowded, blocked or bool(half_open), min(later, default=None)
+        tuple(picks), _probes(half_open, tried, now), crowded, blocked or bool(half_open), min(later, default=None)
     )
 
 
-def _probes(half_open: Iterable[tuple[Lane, Route]], now: datetime) -> tuple[tuple[Pick, tuple[Subject, ...]], ...]:
+def _probes(
+    half_open: Iterable[tuple[Lane, Route]], tried: Mapping[tuple[str, int], int], now: datetime
+) -> tuple[tuple[Pick, tuple[Subject, ...]], ...]:
     """One message of everything that nobody tries yet."""
+
+    def turn(each: tuple[Lane, Route]) -> tuple[int, datetime]:
+        lane, _ = each
+        return tried.get((lane.sender, lane.priority), 0), lane.due_at
+
     chosen, trying = [], set[Subject]()
-    for lane, route in sorted(half_open, key=lambda each: each[0].due_at):
+    for lane, route in sorted(half_open, key=turn):
         subjects = route.half_open(now)
         if not route.is_probed(now) and trying.isdisjoint(subjects):
             trying.update(subjects)
@@ -156,6 +168,8 @@ class Dispatch:
         self._cursor = ""
         self._suspect = 0
         self._turns: dict[str, str] = {}
+        self._tried: dict[tuple[str, int], int] = {}
+        self._tries = count(1)
         self._stopping = False
         self._in_flight: Counter[str] = Counter()
         self._deliveries: dict[asyncio.Task[None], tuple[Claim, float]] = {}
@@ -239,10 +253,13 @@ class Dispatch:
         # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
         registry, gate = self._registrar.registry, self._gate
         closed, places, room = gate.is_closed, gate.places, gate.room
-        seen = allocate(lanes, registry, self._in_flight, self._turns, now, closed, places, room)
+        seen = allocate(lanes, registry, self._in_flight, self._turns, now, closed, places, room, self._tried)
         if seen.picks and await self._claim(seen.picks):
             seen = replace(seen, crowded=True)
+        if not seen.blocked:
+            self._tried.clear()
         if seen.probes:
+            self._tried.update({(pick.sender, pick.priority): next(self._tries) for pick, _ in seen.probes})
             await self._probe(partial(_claim_probes, self._runner(), seen.probes))
         self.standing = replace(seen, picks=(), probes=())
         self._cursor = behind(lanes) if len(lanes) == LANES else ""

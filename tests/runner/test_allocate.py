@@ -104,6 +104,18 @@ def test_of_a_half_open_account_the_message_that_is_due_for_longest_is_tried() -
     assert (found.blocked, found.crowded) == (True, False)
 
 
+def test_lanes_take_turns_in_trying_a_half_open_account() -> None:
+    known = Registry([PROBED], [Sender(f"{name}@x", "main") for name in "ab"])
+    lanes = [lane("a@x", 5, EARLIER - timedelta(hours=2)), lane("a@x", 0, EARLIER - timedelta(hours=1)), lane("b@x")]
+    tried: dict[tuple[str, int], int] = {}
+    turns = []
+    for number in range(1, 6):
+        ((pick, _),) = allocate(lanes, known, {}, {}, NOW, tried=tried).probes
+        turns.append((pick.sender, pick.priority))
+        tried[turns[-1]] = number
+    assert turns == [("a@x", 5), ("a@x", 0), ("b@x", 5), ("a@x", 5), ("a@x", 0)]
+
+
 def test_what_is_tried_by_somebody_is_left_alone() -> None:
     tried = replace(PROBED, probe_until=LATER)
     found = allocate([lane("a@x")], Registry([tried], [Sender("a@x", "main")]), {}, {}, NOW)

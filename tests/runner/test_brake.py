@@ -6,7 +6,7 @@ from typing import Any
 
 from outbox.store import accounts
 from tests.relay import Relay, Session
-from tests.runner.test_pauses import SOON, end_pauses, two_runners, until_probes
+from tests.runner.test_pauses import SOON, end_pauses, past, two_runners, until_probes
 from tests.running import SHOP, Site, eventually
 
 SPAM = "554 5.7.1 message content rejected"
@@ -95,6 +95,30 @@ def test_one_sender_whose_mail_is_refused_does_not_brake_the_others(site: Site) 
             assert site.query("SELECT pause_reason FROM outbox_account") == [(None,)]
             site.insert(3, sender="other@example.com")
             site.until(sent=6, failed=2, queued=1)
+
+
+def test_a_sender_whose_backlog_is_refused_does_not_keep_the_others_of_its_account_waiting(site: Site) -> None:
+    def content(session: Session, line: str) -> str | None:
+        return SPAM if session.sender == SHOP else None
+
+    with Relay({"dot": content}) as relay:
+        site.register(relay.port)
+        site.query("INSERT INTO outbox_sender (address, account) VALUES ('other@example.com', 'main')")
+        site.insert(20, due_at=past(hours=1))
+        with site.run(**SOON):
+            site.until(failed=2, queued=18)
+            site.insert(5, sender="other@example.com")
+            end_pauses(site)
+            until_probes(site, 2)  # by what has been due for longest
+            end_pauses(site)
+            site.until(failed=2, queued=18, sent=5)
+            until_probes(site, 1, "outbox_sender")
+            braked = site.query("SELECT address, brake FROM outbox_sender WHERE brake IS NOT NULL")
+            assert braked == [(SHOP, "dot 554 5.7.1")]
+            assert site.query("SELECT pause_reason, brake FROM outbox_account") == [(None, None)]
+            site.insert(5, sender="other@example.com")
+            site.until(failed=2, queued=18, sent=10)
+        site.audit(relay.messages)
 
 
 def test_unknown_mailboxes_are_no_row(site: Site) -> None:
