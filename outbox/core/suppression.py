@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from unicodedata import normalize
 
 from outbox.core.account import fold
 from outbox.core.address import ascii_domain, parse_address, wildcard
@@ -57,13 +58,18 @@ def pattern_of(text: str) -> str:
         if address.local == "*":
             raise ValueError("a whole domain is written *@example.com, and nothing else")
         text = address.email
-    return fold(text).lower()
+    return _folded(fold(text))
 
 
 def patterns_for(address: str) -> tuple[str, str]:
     """What could stand for this address of an envelope: itself, and its whole domain."""
-    address = address.lower()
+    address = _folded(address)
     return address, wildcard(address)
+
+
+def _folded(address: str) -> str:
+    """In lower case, an accent and its letter being one character: which of the two it is, nobody can see."""
+    return address.lower() if address.isascii() else normalize("NFC", address.lower())
 
 
 def withhold(recipient: Recipient, reason: str) -> RecipientFate:

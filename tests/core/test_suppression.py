@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,7 @@ def said(listed: Listed) -> list[tuple[str, str, datetime | None]]:
         ("ann@Bücher.example", "ann@xn--bcher-kva.example"),
         ("*@bücher.example", "*@xn--bcher-kva.example"),
         ("ÜNNI@example.net", "ünni@example.net"),
+        ("JOSE\u0301@example.net", "jos\u00e9@example.net"),
     ],
 )
 def test_an_entry_is_stored_as_it_is_compared(text: str, pattern: str) -> None:
@@ -52,6 +54,9 @@ def test_an_entry_stands_for_its_address_and_its_domain_however_they_are_written
 
     assert pattern_of(written) in patterns_for(wire)
     assert pattern_of(written) in patterns_for(wire.upper() if wire.isascii() else wire)
+    for form in ("NFC", "NFD"):
+        assert pattern_of(normalize(form, written)) in patterns_for(normalize(form, wire))
+        assert pattern_of(written) in patterns_for(normalize(form, wire))
     if "[" not in wire:
         assert pattern_of(f"*@{wire.rpartition('@')[2]}") in patterns_for(wire)
 
