@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from outbox.core.address import parse_address
+from outbox.core.dsn import Dsn
 from outbox.core.fate import RecipientFate
 from outbox.core.message import Recipient
 from outbox.core.outcome import Report
@@ -82,6 +83,10 @@ class Staging:
         """The addresses that RCPT says for these recipients. Redirected, all of them are one."""
         return (self.redirect_to,) if self.redirects else tuple(each.address for each in recipients)
 
+    def dsn(self, asked: Dsn) -> Dsn:
+        """What the relay is asked to tell the return path, which is production's: redirected, nothing."""
+        return _UNTOLD if self.redirects else asked
+
     def labelled(self, data: bytes, recipients: Sequence[Recipient]) -> bytes:
         """The message, with a field before it that says for whom it was."""
         if not self.redirects:
@@ -106,6 +111,9 @@ class Staging:
     def _redirected(self, reply: Reply | None) -> Reply:
         said = reply if reply is not None else Reply(0)
         return Reply(said.code, said.status, sanitise(f"redirected to {self.redirect_to}: {said}"))
+
+
+_UNTOLD = Dsn(notify="never")
 
 
 def _allowed(text: str) -> str:

@@ -136,7 +136,7 @@ class Conversation:
             journey.in_doubt = True
             return True
 
-        envelope = Envelope(letter.return_path, self._staging.envelope(chunk), letter.dsn)
+        envelope = Envelope(letter.return_path, self._staging.envelope(chunk), self._staging.dsn(letter.dsn))
         with self._in_time(claim, connection, journey):
             report = await connection.deliver(envelope, letter.rendered, mark)
         journey.in_doubt = False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay import HANG, Relay
+from tests.relay import EXTENSIONS, HANG, Relay
 from tests.running import Site, eventually
 
 QA = "qa@staging.example"
@@ -88,6 +88,17 @@ def test_redirected_mail_says_for_whom_it_was_and_so_do_the_fates(site: Site, re
     assert set(told) == {"ann@example.net", "bob@example.net", "cyd@example.org"}
     assert {fate for fate, _ in told.values()} == {"accepted"}
     assert all(f"redirected to {QA}: 250" in words for _, words in told.values())
+
+
+@pytest.mark.parametrize("asked", ["success,failure,delay", None])
+def test_no_return_path_of_production_hears_of_redirected_mail(site: Site, asked: str | None) -> None:
+    with Relay(extensions=(*EXTENSIONS, "DSN")) as relay:
+        site.register(relay.port)
+        site.insert(1, dsn_notify=asked, dsn_ret="full" if asked else None)
+        run_staging(site, **REDIRECT)
+    (said,) = [line for line in relay.commands if line.startswith("RCPT")]
+    assert said.startswith(f"RCPT TO:<{QA}> NOTIFY=NEVER")
+    assert not any("RET=" in line for line in relay.commands)
 
 
 def test_redirected_mail_is_one_copy_however_many_it_is_for(site: Site, relay: Relay) -> None:
