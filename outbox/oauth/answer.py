@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from outbox.core.secret import Secret
 from outbox.errors import OAuthError
@@ -95,10 +96,12 @@ def life_of(seconds: object) -> timedelta:
 
 
 def hide(text: str, secrets: Iterable[Secret]) -> str:
-    """`text`, should it repeat one of our secrets, without that."""
+    """`text`, should it repeat one of our secrets, plain or as the form has it, without that."""
     for secret in secrets:
-        if len(secret.reveal()) > 3:
-            text = text.replace(secret.reveal(), repr(secret))
+        plain = secret.reveal()
+        if len(plain) > 3:
+            for form in (plain, quote_plus(plain), quote(plain, safe="")):
+                text = text.replace(form, repr(secret))
     return text
 
 

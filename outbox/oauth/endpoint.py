@@ -48,7 +48,7 @@ async def ask_token(
             headers=dict(_HEADERS),
             **{name: secret.reveal() for name, secret in {**_credentials(setup), **secrets}.items()},
         )
-        return _content(await _exchange(request, setup.token_url, setup, deadline), setup)
+        return _content(await _exchange(request, setup.token_url, setup, deadline), setup, *secrets.values())
 
 
 async def ask_device(setup: Setup, *, deadline: float = DEADLINE) -> dict[str, Any]:
@@ -115,10 +115,10 @@ async def _exchange(request: Any, url: str, setup: Setup, deadline: float) -> ht
         return GrantError(f"cannot ask {host}: {words}", permanent=False)
 
 
-def _content(answer: httpx2.Response | GrantError, setup: Setup) -> dict[str, Any]:
+def _content(answer: httpx2.Response | GrantError, setup: Setup, *others: Secret) -> dict[str, Any]:
     if isinstance(answer, GrantError):
         raise answer
-    secrets = (setup.client_secret, setup.refresh_token)
+    secrets = (setup.client_secret, setup.refresh_token, *others)
     read = read_object(answer.status_code, answer.content, answer.url.netloc.decode("ascii"), secrets)
     if isinstance(read, GrantError):
         del answer

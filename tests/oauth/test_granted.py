@@ -8,11 +8,12 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 import trustme
@@ -21,7 +22,7 @@ from outbox.core.secret import Secret
 from outbox.errors import OAuthError
 from outbox.oauth import command, endpoint
 from outbox.oauth.answer import LONGEST_LIFE, SHORTEST_LIFE, UNSAID_LIFE
-from outbox.oauth.granted import Granted, GrantError, obtain
+from outbox.oauth.granted import Granted, GrantError, ask, obtain
 from outbox.oauth.setup import ClientAuth, Grant, Setup
 from tests.oauth.endpoint import ERROR, HANG, Answer, Endpoint, Reply
 from tests.relay import server_context
@@ -228,6 +229,17 @@ def test_the_endpoints_word_says_whether_it_may_pass(code: str, permanent: bool)
 def test_an_answer_that_is_no_token_is_an_error_in_words(answer: Answer, permanent: bool, words: str) -> None:
     error = refused(answer)
     assert (error.permanent, words in str(error)) == (permanent, True), error
+
+
+@pytest.mark.parametrize("echo", [str, quote_plus, lambda text: quote(text, safe="")], ids=["plain", "form", "percent"])
+def test_an_endpoint_that_repeats_the_form_betrays_no_secret(echo: Callable[[str], str]) -> None:
+    secrets = [Secret(f"canary + {each}/=%") for each in ("client", "refresh", "device")]
+    words = "&".join(f"field={echo(each.reveal())}" for each in secrets)
+    with Endpoint(ERROR("invalid_request", words)) as server:
+        setup = replace(person(server), client_secret=secrets[0], refresh_token=secrets[1])
+        with pytest.raises(GrantError) as caught:
+            asyncio.run(ask(setup, "device", device_code=secrets[2]))
+    assert str(caught.value).endswith("invalid_request: field=<secret>&field=<secret>&field=<secret>")
 
 
 def test_a_redirect_is_not_followed_for_a_secret_is_in_the_request() -> None:
