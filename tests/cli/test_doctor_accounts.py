@@ -74,17 +74,21 @@ def test_a_pause_over_a_token_wants_another_setup(program: Program) -> None:
 
 
 def test_paused_senders_are_warnings_and_many_of_them_are_counted(shop: Program, stories: Stories) -> None:
-    stories.mail(sender="b0@example.com")
+    for number in (*range(1, 7), 6):
+        stories.mail(sender=f"b{number}@example.com")
     for number in range(7):
         shop.run("sender", "add", f"b{number}@example.com", "--account", "shop")
         shop.run("sender", "pause", f"b{number}@example.com", "--reason", "under review", "--for", "2h")
     found = checks(shop.json("doctor"), "sender", "warn")
     assert len(found) == 6
     assert re.fullmatch(
-        r"1 message waits: sender b0@example\.com is paused by operator until \S+Z: under review", found[0]["words"]
+        r"2 messages wait: sender b6@example\.com is paused by operator until \S+Z: under review", found[0]["words"]
     )
-    assert found[0]["hint"] == "outbox sender resume b0@example.com"
-    assert (found[5]["words"], found[5]["hint"]) == ("and 2 senders more that cannot send", "outbox sender list")
+    assert found[0]["hint"] == "outbox sender resume b6@example.com"
+    assert (found[5]["words"], found[5]["hint"]) == (
+        "and 2 senders more that cannot send; 1 message waits for them",
+        "outbox sender list",
+    )
 
 
 def test_a_paused_domain_is_resumed_by_a_command_that_a_shell_leaves_alone(shop: Program) -> None:

@@ -31,16 +31,20 @@ def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
     lanes = health.blocked(db)
     waiting: Counter[str] = Counter()
     for lane in lanes:
-        waiting[lane.reason] += lane.waiting
+        if lane.reason:
+            waiting[lane.reason] += lane.waiting
     told: set[str] = set()
     for account in found:
         yield from _standing(db, account, waiting, told, now)
     yield _accounts(found)
     closed = [each for each in registered if each.blocked(now) or each.failed_by_brake]
+    closed.sort(key=lambda each: -waiting[each.blocked(now)])
     for sender in closed[:_LISTED]:
         yield from _standing(db, sender, waiting, told, now)
     if len(closed) > _LISTED:
-        words = f"and {counted(len(closed) - _LISTED, 'sender')} more that cannot send"
+        count = sum(waiting[each.blocked(now)] for each in closed[_LISTED:])
+        rest = f"{counted(len(closed) - _LISTED, 'sender')} more that cannot send"
+        words = f"and {rest}; {counted(count, 'message')} wait{'s' if count == 1 else ''} for them"
         yield Check("sender", Result.WARN, words, "outbox sender list")
     told.update(each.blocked(now) for each in closed)
     yield from _lanes([lane for lane in lanes if lane.reason not in told])
