@@ -22,7 +22,8 @@ from outbox.smtp.session import Action, Derive, Fault, Say, Sent, Session, Steps
 MAX_LINE = 512
 """Octets of a command line with CRLF. A longer initial response goes into a line of its own (RFC 4954 §4)."""
 
-_WORD = re.compile(r"[A-Za-z0-9+/=]{8,}")
+_WORDS = (re.compile(r"[A-Za-z0-9+/._~-]{7,}[A-Za-z0-9+/_~-]"), re.compile(r"[A-Za-z0-9+/=]{8,}"))
+"""Of what a token is made (RFC 6750 §2.1), and of base64 alone, which a full stop may follow."""
 _PROOF = re.compile(rb"(?:,p=| )([A-Za-z0-9+/=]{32,})\Z")
 _DEAF = frozenset({"PLAIN", "LOGIN"})
 """Whose challenges are prompts for people, and now and then not even base64."""
@@ -160,7 +161,9 @@ def scrub(report: Report, username: str, password: Secret, said: Sequence[bytes]
         for plain in {secret, sanitise(secret)}:
             if len(plain) >= 4:  # a shorter one would be betrayed by the holes
                 text = text.replace(plain, "<secret>")
-        return _WORD.sub(lambda found: "<secret>" if _is_part(found[0], blobs) else found[0], text)
+        for words in _WORDS:
+            text = words.sub(lambda found: "<secret>" if _is_part(found[0], blobs) else found[0], text)
+        return text
 
     reply = report.reply and Reply(report.reply.code, report.reply.status, without(report.reply.text))
     return replace(report, reply=reply, fault=without(report.fault))

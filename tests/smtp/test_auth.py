@@ -163,3 +163,13 @@ def test_ordinary_words_are_left_alone() -> None:
     assert scrub(report, "ann", Secret(PASSWORD)) == report
     assert scrub(report, "ann", Secret("")) == report
     assert scrub(report, "ann", Secret("a")) == report
+
+
+@pytest.mark.parametrize("said", ["{} is wrong", "wrong: {}.", "({})", "'{}…'", "token={}"])
+def test_a_piece_of_an_access_token_is_not_reported(said: str) -> None:
+    token = "ya29." + "A-_b~" * 20
+    reply = Reply(535, "5.7.8", said.format(token[:33]))
+    hidden = scrub(Report(Stage.AUTH, reply), "ann", Secret(token)).reply
+    assert hidden is not None
+    assert "A-_b~A" not in hidden.text
+    assert "<secret>" in hidden.text
