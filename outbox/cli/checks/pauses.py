@@ -44,8 +44,8 @@ def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
     if len(closed) > _LISTED:
         count = sum(waiting[each.blocked(now)] for each in closed[_LISTED:])
         rest = f"{counted(len(closed) - _LISTED, 'sender')} more that cannot send"
-        words = f"and {rest}; {counted(count, 'message')} wait{'s' if count == 1 else ''} for them"
-        yield Check("sender", Result.WARN, words, "outbox sender list")
+        behind = f"; {counted(count, 'message')} wait{'s' if count == 1 else ''} for them" if count else ""
+        yield Check("sender", Result.WARN, f"and {rest}{behind}", "outbox sender list")
     told.update(each.blocked(now) for each in closed)
     yield from _lanes([lane for lane in lanes if lane.reason not in told])
     if registered:
