@@ -138,7 +138,8 @@ _RESULT = {
 def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, streaks: Streaks = NO_STREAKS) -> Settlement:
     """The whole delivery policy. `jitter` is uniform in −1…1; `now` is aware; `streaks` are those before this attempt.
 
-    - one more that is refused like those before it: back to the queue, uncounted, and a pause (`outbox.core.brake`)
+    - one more that is refused like those before it: back to the queue, uncounted, and a pause (`outbox.core.brake`);
+      it fails all the same when it is older than `max_age`, or one that is refused alike for ever would never end
     - nobody left to try: sent, or failed when somebody was refused
     - a doubt: try again after `doubt_delay`, or hold, as `on_doubt` and `max_doubts` say
     - a fault of the account, the sender or the relay: back to the queue, uncounted, and a pause
@@ -146,8 +147,10 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
 
     Whatever would go back to the queue after its `expires_at` expires.
     """
-    brake = _brake(attempt, policy, streaks)
-    if brake is not None:
+    brake, age = _brake(attempt, policy, streaks), now - (attempt.claim.first_attempt_at or now)
+    if brake is not None and age >= policy.max_age:
+        brake = replace(brake, failed=(*brake.failed, attempt.claim.message_id))
+    elif brake is not None:
         attempt = replace(attempt, fates=tuple(_spared(each) for each in attempt.fates))
     pause = brake or pause_for(attempt.fates, policy)
     settled = partial(_settle, attempt, now=now, pause=pause, streaks=streaks)
@@ -157,7 +160,6 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
         if holds(attempt.claim.on_doubt, attempt.claim.doubts, policy.max_doubts):
             return settled(State.HELD, doubted=True, hold_reason=DOUBT_HELD)
         return settled(State.QUEUED, doubted=True, due_at=now + policy.doubt_delay)
-    age = now - (attempt.claim.first_attempt_at or now)
     if pause is not None:
         # The pause keeps the message back. A relay that has not tripped its breaker yet does not, so the message waits
         # a little; and a braked one lets the others go first, so that the next probe is another message.

@@ -154,6 +154,17 @@ def test_a_brake_that_is_on_spares_whatever_gets_the_same() -> None:
     assert later.due_at == NOW + timedelta(minutes=30)
 
 
+def test_what_is_refused_alike_for_longer_than_its_age_fails_and_the_brake_stays_on() -> None:
+    for younger, state in ((timedelta(milliseconds=1), State.QUEUED), (timedelta(0), State.FAILED)):
+        claim = replace(CLAIM, first_attempt_at=NOW - POLICY.max_age + younger)
+        settlement = braking(answered(SPAM, OK, OK), streaks=Streaks(replace(TWO, braked=True)), claim=claim)
+        assert settlement.state is state
+        assert settlement.pause is not None
+        assert settlement.pause.brake == "dot 554 5.7.1"
+        assert settlement.pause.failed == ((1, 2, CLAIM.message_id) if state is State.FAILED else (1, 2))
+        assert fates(settlement) == [Fate.BOUNCED if state is State.FAILED else Fate.DEFERRED] * 2
+
+
 def test_without_a_brake_every_message_fails() -> None:
     attempt = Attempt(CLAIM, fates_of(answered(SPAM, OK)))
     assert decide(attempt, replace(POLICY, brake_after=0), NOW, 0.0, Streaks(TWO, TWO)).state is State.FAILED

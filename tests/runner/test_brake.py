@@ -121,6 +121,23 @@ def test_a_sender_whose_backlog_is_refused_does_not_keep_the_others_of_its_accou
         site.audit(relay.messages)
 
 
+def test_a_refused_message_that_is_left_alone_fails_in_the_end(site: Site) -> None:
+    with Relay({"dot": SPAM}) as relay:
+        site.register(relay.port)
+        site.insert(3)
+        with site.run(**SOON):
+            site.until(failed=2, queued=1)
+            site.query(
+                "UPDATE outbox_delivery SET first_attempt_at = ? WHERE state = 'queued'"
+                " AND first_attempt_at IS NOT NULL",
+                past(hours=49),
+            )
+            end_pauses(site)
+            site.until(failed=3)
+        assert accounts.account(site.db, "main").brake == "dot 554 5.7.1"
+        assert sorted(accounts.account(site.db, "main").failed_by_brake) == failed(site)
+
+
 def test_unknown_mailboxes_are_no_row(site: Site) -> None:
     with Relay({"rcpt": "550 5.1.1 no such user"}) as relay:
         site.register(relay.port)
