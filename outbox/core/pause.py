@@ -23,6 +23,7 @@ from outbox.core.policy import Policy, Schedule
 PROBE_TIME = timedelta(minutes=5)
 """For how long nobody else probes: longer than the way to MAIL may take, so that only the dead are overtaken."""
 
+_CONTENT = frozenset({Stage.BODY, Stage.DOT})
 _IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY, Stage.DOT})
 
 
@@ -59,6 +60,7 @@ class Pause:
 
     schedule   how long, by how many pauses there were in a row; `at_least`, whatever the schedule says
     brake      the refusal that many messages got, see `outbox.core.brake`; `failed`, those that it has failed
+    ages       the relay had seen what the message says, so that may be the cause: its age counts, and ends it
     """
 
     scope: Scope
@@ -67,6 +69,7 @@ class Pause:
     at_least: timedelta = timedelta(0)
     brake: str = ""
     failed: tuple[int, ...] = ()
+    ages: bool = False
 
     def lasting(self, before: int) -> timedelta:
         """How long this one is, after so many in a row."""
@@ -80,7 +83,8 @@ def pause_for(fates: Iterable[RecipientFate], policy: Policy) -> Pause | None:
         for each in faults:
             if each.outcome.scope is scope:
                 schedule, at_least = _length(each, policy)
-                return Pause(scope, f"{each.stage}: {each.reply}", schedule, max(at_least, each.outcome.delay))
+                at_least, ages = max(at_least, each.outcome.delay), scope is Scope.RELAY and each.stage in _CONTENT
+                return Pause(scope, f"{each.stage}: {each.reply}", schedule, at_least, ages=ages)
     return None
 
 

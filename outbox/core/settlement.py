@@ -142,7 +142,8 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
       it fails all the same when it is older than `max_age`, or one that is refused alike for ever would never end
     - nobody left to try: sent, or failed when somebody was refused
     - a doubt: try again after `doubt_delay`, or hold, as `on_doubt` and `max_doubts` say
-    - a fault of the account, the sender or the relay: back to the queue, uncounted, and a pause
+    - a fault of the account, the sender or the relay: back to the queue, uncounted, and a pause; but it waits for its
+      age, and expires, where its content may have been what the relay closes the connection for
     - otherwise the message waits for its age, and expires when it is older than `max_age`
 
     Whatever would go back to the queue after its `expires_at` expires.
@@ -160,10 +161,10 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
         if holds(attempt.claim.on_doubt, attempt.claim.doubts, policy.max_doubts):
             return settled(State.HELD, doubted=True, hold_reason=DOUBT_HELD)
         return settled(State.QUEUED, doubted=True, due_at=now + policy.doubt_delay)
-    if pause is not None:
+    if pause is not None and not (pause.ages and age >= policy.max_age):
         # The pause keeps the message back. A relay that has not tripped its breaker yet does not, so the message waits
         # a little; and a braked one lets the others go first, so that the next probe is another message.
-        later = age if brake else timedelta(0) if pause.scope is Scope.RELAY else None
+        later = age if pause.ages else timedelta(0) if pause.scope is Scope.RELAY else None
         due = None if later is None else now + max(pause.at_least, wait(later, policy.floor, policy.ceiling, jitter))
         return settled(State.QUEUED, result=Result.PAUSED, due_at=due)
     if all(each.fate in SETTLED_FATES for each in attempt.fates):
@@ -190,7 +191,7 @@ def _brake(attempt: Attempt, policy: Policy, streaks: Streaks) -> Pause | None:
         return None
     scope, streak = found
     reason = f"brake: refused like the messages before it: {asked[0].stage}: {asked[0].reply}"
-    return Pause(scope, reason, policy.brake_pauses, asked[0].outcome.delay, signature, streak.failed)
+    return Pause(scope, reason, policy.brake_pauses, asked[0].outcome.delay, signature, streak.failed, ages=True)
 
 
 def _spared(fate: RecipientFate) -> RecipientFate:

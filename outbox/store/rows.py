@@ -126,10 +126,9 @@ def reply_columns(settlement: Settlement) -> tuple[int | None, str | None, str |
 
 
 def settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
-    # The age that makes a message expire begins with the first attempt of its own: an outage is not its fault. What is
-    # braked was refused itself, though, and may be all that is at fault.
-    braked = settlement.pause is not None and settlement.pause.brake
-    tried_at = at if braked or settlement.result is not Result.PAUSED else None
+    # The age that makes a message expire begins with the first attempt of its own: an outage is not its fault.
+    ages = settlement.result is not Result.PAUSED or (settlement.pause is not None and settlement.pause.ages)
+    tried_at = at if ages else None
     return (
         settlement.state,
         moment(settlement.due_at),

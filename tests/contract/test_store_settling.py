@@ -8,6 +8,8 @@ from datetime import timedelta
 import peewee
 import pytest
 
+from outbox.core.outcome import Scope
+from outbox.core.pause import Pause
 from outbox.core.settlement import Result, relinquish
 from outbox.store import Lane, Pick, Settled, Store, runners
 from tests.contract.stores import (
@@ -59,6 +61,15 @@ def test_an_outage_does_not_begin_a_messages_age(store: Store, database: peewee.
     (claimed,) = claim(store)
     settle(store, replace(deferred(claimed), result=Result.PAUSED, failures=0))
     assert delivery(database, message_id, "state", "first_attempt_at") == ("queued", None)
+
+
+def test_a_pause_that_the_messages_content_may_have_caused_begins_its_age(
+    store: Store, database: peewee.Database
+) -> None:
+    (number,) = add(database)
+    (each,) = claim(store)
+    settle(store, replace(deferred(each), result=Result.PAUSED, pause=Pause(Scope.RELAY, "dot: 421 bye", ages=True)))
+    assert delivery(database, number, "first_attempt_at IS NOT NULL") in [(True,), (1,)]
 
 
 def test_a_settlement_is_fenced_by_the_claim_number(store: Store, database: peewee.Database) -> None:

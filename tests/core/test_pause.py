@@ -173,6 +173,19 @@ def test_without_a_brake_every_message_fails() -> None:
 # ---- its time
 
 
+@pytest.mark.parametrize("reply", [Reply(421, "4.3.0", "bye"), Reply(421, "", "content filter crashed")])
+def test_what_closes_every_connection_with_its_content_waits_for_its_age_and_expires(reply: Reply) -> None:
+    for age, state in ((timedelta(hours=1), State.QUEUED), (POLICY.max_age, State.EXPIRED)):
+        claim = replace(CLAIM, first_attempt_at=NOW - age)
+        settlement = settle(answered(reply, OK), claim=claim)
+        assert settlement.state is state
+        assert settlement.due_at == (NOW + age if state is State.QUEUED else None)
+        assert settlement.pause is not None
+        assert settlement.pause.scope is Scope.RELAY
+        earlier = settle(ended(Stage.RCPT, reply), claim=claim)
+        assert (earlier.state, earlier.due_at) == (State.QUEUED, NOW + POLICY.floor), "nobody has seen its content"
+
+
 def test_what_would_come_back_after_its_time_expires() -> None:
     for expires_at, state in ((NOW, State.EXPIRED), (NOW + timedelta(milliseconds=1), State.QUEUED)):
         claim = replace(CLAIM, expires_at=expires_at)
