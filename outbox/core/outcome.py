@@ -90,6 +90,7 @@ class Report:
     relay, tls  the peer as ``host[address]:port`` and ``"TLSv1.3 TLS_AES_256_GCM_SHA384"``, or empty
     stale       a reused connection turned out to be gone before the relay answered anything: nothing was tried, and a
                 new connection may take the message at once
+    starttls_offered  where no transaction was begun: the relay's first answer to EHLO had STARTTLS
     """
 
     stage: Stage
@@ -101,3 +102,4 @@ class Report:
     relay: str = ""
     tls: str = ""
     stale: bool = False
+    starttls_offered: bool = False

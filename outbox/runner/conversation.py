@@ -106,8 +106,7 @@ class Conversation:
         opened = await self._open(account, relay)
         if isinstance(relay, Relay) and isinstance(opened, Report) and self._login.may_refresh(account, opened):
             opened = await self._open(account, await self._login.relay(account, refused=relay))
-        if isinstance(opened, Connection):
-            await self._login.remember(account, opened)
+        await self._login.remember(account, opened)
         return opened
 
     async def _open(self, account: Account, relay: Relay | Report) -> Connection | Report:

@@ -52,9 +52,9 @@ class Login:
         reply = report.reply
         return account.mechanism in _BY_TOKEN and report.stage is Stage.AUTH and reply is not None and reply.permanent
 
-    async def remember(self, account: Account, connection: Connection) -> None:
-        """A relay that has offered STARTTLS once has to offer it from then on."""
-        if account.tls is not Tls.OPPORTUNISTIC or account.starttls_seen_at or not connection.starttls_offered:
+    async def remember(self, account: Account, opened: Connection | Report) -> None:
+        """A relay that has offered STARTTLS once has to offer it from then on, whatever came of it."""
+        if account.tls is not Tls.OPPORTUNISTIC or account.starttls_seen_at or not opened.starttls_offered:
             return
         await self._clerk.upkeep(lambda store, now: accounts.starttls_seen(store.db, account.name, now))
         await self._registrar.refresh(force=True)

@@ -117,7 +117,8 @@ class Session:
 
     def report(self, stage: Stage, reply: Reply | None = None, fault: str = "") -> Report:
         """Where it ended, and why; with the names of the peer."""
-        return Report(stage, reply, fault, relay=self.relay_name, tls=self.tls_name)
+        offered = self.starttls_offered
+        return Report(stage, reply, fault, relay=self.relay_name, tls=self.tls_name, starttls_offered=offered)
 
 
 def ours(code: int, status: str, why: str) -> Reply:

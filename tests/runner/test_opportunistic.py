@@ -52,3 +52,17 @@ def test_what_has_been_offered_once_is_required_ever_after(site: Site, tmp_path:
     assert site.delivery(second)["state"] == "queued"
     assert "STARTTLS" in site.attempt(second)["reply"]
     assert accounts.account(site.db, "main").breaker_failures == 1
+
+
+def test_an_offer_counts_whatever_came_of_it(site: Site, tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Relay(tls="starttls", context=server_context(stranger.issue_cert("127.0.0.1"))) as relay:
+        register(site, relay.port, str(tmp_path / "ca.pem"))
+        site.insert(1)
+        send(site, tmp_path)
+        relay.tls = None
+        site.insert(1)
+        send(site, tmp_path)
+        assert relay.messages == []
+    assert accounts.account(site.db, "main").starttls_seen_at is not None
