@@ -78,12 +78,18 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A token as it was handed out last, with the version that the account's credentials then had."""
+    """A token as it was handed out last, with what the account's row then said of where it goes. Who changes the row
+    need not tell by the version: a token in memory goes nowhere else than a sealed one.
+    """
 
     token: Secret
+    binding: Binding
     credential_version: int
     refresh_at: datetime
     expires_at: datetime
+
+    def is_for(self, account: Account) -> bool:
+        return self.credential_version == account.credential_version and self.binding == Binding.of(account)
 
 
 @dataclass(slots=True)
@@ -102,7 +108,7 @@ class Tokens:
     load_again: Callable[[], bool] = lambda: False
     _known: dict[str, _Known] = field(default_factory=dict)
     _refused: dict[str, Secret] = field(default_factory=dict)
-    _asking: dict[str, asyncio.Task[Secret]] = field(default_factory=dict)
+    _asking: dict[Binding, asyncio.Task[Secret]] = field(default_factory=dict)
 
     async def access(self, account: Account, *, fresh: bool = False, refused: Secret | None = None) -> Secret:
         """The access token to log in with, good for some seconds at least.
@@ -114,7 +120,7 @@ class Tokens:
         """
         name = account.name
         known = self._known.get(name)
-        if known is not None and known.credential_version != account.credential_version:
+        if known is not None and not known.is_for(account):
             known = None
         if fresh:
             refused = refused or (known.token if known is not None else None)
@@ -125,9 +131,9 @@ class Tokens:
                 known = None
         if known is not None and self.clerk.now() < known.refresh_at:
             return known.token
-        token = await asyncio.shield(self._asking.get(name) or self._ask(account))
+        token = await self._asked_for(account)
         if fresh and token == refused:  # that had been under way before
-            token = await asyncio.shield(self._asking.get(name) or self._ask(account))
+            token = await self._asked_for(account)
         return token
 
     async def close(self, patience: float = 10.0) -> None:
@@ -139,14 +145,17 @@ class Tokens:
         for each in self._asking.values():
             each.cancel()
 
-    def _ask(self, account: Account) -> asyncio.Task[Secret]:
-        """One at a time for an account; whoever else comes meanwhile waits for the same."""
-        asking = self._asking[account.name] = asyncio.create_task(self._current(account))
-        asking.add_done_callback(partial(self._asked, account.name))
-        return asking
+    async def _asked_for(self, account: Account) -> Secret:
+        """One at a time for an account as it is; whoever else comes meanwhile waits for the same."""
+        binding = Binding.of(account)
+        asking = self._asking.get(binding)
+        if asking is None:
+            asking = self._asking[binding] = asyncio.create_task(self._current(account))
+            asking.add_done_callback(partial(self._asked, binding))
+        return await asyncio.shield(asking)
 
-    def _asked(self, name: str, task: asyncio.Task[Secret]) -> None:
-        del self._asking[name]
+    def _asked(self, binding: Binding, task: asyncio.Task[Secret]) -> None:
+        del self._asking[binding]
         if not task.cancelled():
             task.exception()  # whoever waited has it; if nobody did, that is nothing to complain about
 
@@ -187,7 +196,8 @@ class Tokens:
             return None
         if token == self._refused.get(account.name):
             return None
-        known = _Known(token, account.credential_version, row.refresh_at, row.expires_at)
+        version = account.credential_version
+        known = _Known(token, Binding.of(account), version, row.refresh_at, row.expires_at)
         self._known[account.name] = known
         return known
 
@@ -217,7 +227,7 @@ class Tokens:
             return None
         self._refused.pop(account.name, None)  # whatever was got, it deserves a trial
         ends = (now + granted.life * stored.REFRESH_AT, now + granted.life)
-        self._known[account.name] = _Known(granted.access_token, account.credential_version, *ends)
+        self._known[account.name] = _Known(granted.access_token, Binding.of(account), account.credential_version, *ends)
         return granted.access_token
 
     async def _store(self, account: Account, row: OAuth, setup: Setup, granted: Granted) -> bool:

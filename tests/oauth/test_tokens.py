@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from outbox import keys
-from outbox.errors import OAuthError
+from outbox.core.account import Tls
+from outbox.errors import OAuthError, VaultError
 from outbox.store import oauth, sealed, tables
 from outbox.store.oauth import LEASE
 from outbox.vault import Vault
@@ -69,6 +72,52 @@ def test_a_rotated_refresh_token_is_written_back_and_used_the_next_time(desk: De
         used = [request.form["refresh_token"] for request in server.requests]
         assert used == [REFRESH, "canary-refresh-2", "canary-refresh-2"]
     assert desk.setup == person(server)
+
+
+ELSEWHERE: list[dict[str, Any]] = [
+    {"relay_host": "evil.example"},
+    {"relay_port": 26},
+    {"username": "eve@example.com"},
+    {"tls": Tls.OPPORTUNISTIC},
+    {"ca_file": "evil.pem"},
+    {"tls_pins": "0" * 64},
+]
+
+
+@pytest.mark.parametrize("changed", ELSEWHERE, ids=lambda changed: next(iter(changed)))
+def test_a_token_that_is_in_memory_goes_to_no_other_relay(desk: Desk, changed: dict[str, Any]) -> None:
+    """Whoever can write to the database changes the row, and not the version of its credentials."""
+    with Endpoint() as server:
+        desk.set_up(person(server))
+        tokens = desk.runner()
+
+        async def scenario() -> None:
+            token = await tokens.access(desk.account)
+            with pytest.raises(VaultError):
+                await tokens.access(replace(desk.account, **changed))
+            assert await tokens.access(desk.account) == token
+
+        run(scenario)
+        assert len(server.requests) == 1
+
+
+def test_nor_does_one_that_is_on_its_way(desk: Desk) -> None:
+    with Endpoint() as server:
+        desk.set_up(person(server))
+        tokens = desk.runner()
+        server.gate.clear()
+
+        async def scenario() -> None:
+            asking = asyncio.create_task(tokens.access(desk.account))
+            await asyncio.to_thread(server.wait, 1)
+            other = asyncio.create_task(tokens.access(replace(desk.account, relay_host="evil.example")))
+            await asyncio.sleep(0)
+            server.gate.set()
+            assert (await asking).reveal() == server.current
+            with pytest.raises(VaultError):
+                await other
+
+        run(scenario)
 
 
 def test_a_key_that_is_retired_while_a_token_is_on_its_way_does_not_seal_it(desk: Desk) -> None:
