@@ -26,6 +26,7 @@ from outbox.oauth.granted import Granted, GrantError, ask, obtain
 from outbox.oauth.setup import ClientAuth, Grant, Setup
 from tests.oauth.endpoint import ERROR, HANG, Answer, Endpoint, Reply
 from tests.relay import server_context
+from tests.running import eventually
 
 SECRET = "canary-client-secret"
 REFRESH = "canary-refresh-1"
@@ -352,7 +353,7 @@ def test_a_command_that_hangs_is_killed_with_what_it_has_started(tmp_path: Path)
     with pytest.raises(GrantError, match="within 2 s"):
         asyncio.run(attempt())
     child = int(pid_file.read_text())
-    assert _is_gone(child)
+    eventually(lambda: _is_gone(child), "the child of the command lives on")
 
 
 def _is_gone(pid: int) -> bool:
