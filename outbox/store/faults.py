@@ -8,9 +8,10 @@ password was repaired meanwhile. No fault lifts, shortens or replaces a pause th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from peewee import Database
+from peewee import Database, SqliteDatabase
 
 from outbox.core.account import Account, Sender, fold
 from outbox.core.address import wildcard
@@ -21,6 +22,30 @@ from outbox.store.journal import Act, journal
 
 MOST_IDS = 100
 """So many messages that a brake has failed are remembered with the account."""
+
+
+def lock(db: Database, settlements: Sequence[Settlement]) -> None:
+    """Lock what `record` will write for these, always in the same order, so that no two runners wait for each other in
+    a circle. (SQLite's one lock is the transaction's already.)
+    """
+    if isinstance(db, SqliteDatabase):
+        return
+    row = tables.Account
+    subjects = {each for of in settlements if of.probed is not None for each in of.probed.probe.subjects}
+    paused = [each for each in settlements if each.pause is not None]
+    relays = {(each.name, each.port) for each in subjects if each.scope is Scope.RELAY}
+    at_fault = row.select(row.relay_host, row.relay_port).where(row.name.in_([each.account for each in paused]))
+    relays |= set(at_fault.tuples().execute(db))
+    condition: Any = row.name.in_([each.name for each in subjects if each.scope is Scope.ACCOUNT])
+    for host, port in relays:
+        condition |= accounts.at_relay(host, port)
+    list(row.select(row.name).where(condition).order_by(row.name).for_update().execute(db))
+    addresses = {each.name for each in subjects if each.scope is Scope.SENDER}
+    for each in paused:
+        addresses |= {fold(each.sender), wildcard(fold(each.sender))}
+    sender = tables.Sender
+    found = sender.select(sender.address).where(sender.address.in_(list(addresses)))
+    list(found.order_by(sender.address).for_update().execute(db))
 
 
 def record(db: Database, settlement: Settlement, act: Act) -> None:

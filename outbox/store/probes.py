@@ -52,10 +52,15 @@ def finish(db: Database, probed: Probed, act: Act) -> None:
 
 
 def _locked(db: Database, subject: Subject) -> list[Any]:
-    """Its rows; of a relay, all of its accounts'. SQLite's one lock is the transaction's already."""
+    """Its rows; of a relay, all of its accounts'. None of them when somebody is writing one: nobody waits here, for the
+    transaction may have locked others before, in whatever order. SQLite's one lock is the transaction's already.
+    """
     row = _table(subject)
     query = row.select().where(_is(subject)).order_by(row._meta.primary_key)
-    return list((query if isinstance(db, SqliteDatabase) else query.for_update()).execute(db))
+    if isinstance(db, SqliteDatabase):
+        return list(query.execute(db))
+    free = list(query.for_update(skip_locked=True).execute(db))
+    return free if len(free) == _count(db, row, _is(subject)) else []
 
 
 def _may_be_tried(subject: Subject, rows: list[Any], now: datetime) -> bool:

@@ -145,8 +145,10 @@ class SqlStore(Reclaiming, ABC):
         or LATE.
         """
         at = moment(now)
-        for each in settlements:
-            if each.pause is not None or each.probed is not None:
+        faulty = [each for each in settlements if each.pause is not None or each.probed is not None]
+        if faulty:
+            faults.lock(self.db, faulty)
+            for each in faulty:
                 faults.record(self.db, each, Act(self.who, now, self.recording))
         learnt = [each.reply is not None and each.result is not Result.RELINQUISHED for each in settlements]
         tried = self._matched(_SETTLE, [settle_row(s, at) for s, told in zip(settlements, learnt, strict=True) if told])
