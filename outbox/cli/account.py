@@ -33,6 +33,7 @@ TEST_PATIENCE = 10.0
 @app.command("list")
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List the accounts, and why any of them may not send."""
+    from outbox.cli.checks.pauses import remedy
     from outbox.store import accounts
 
     session = session_of(ctx)
@@ -56,11 +57,14 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     for each in found:
         if failed[each.name]:
             output.note(pauses.note(f"account {each.name}", each, failed[each.name]))
+        if each.blocked(now):
+            output.note(f"to end the pause of account {each.name}: {remedy(each)}")
 
 
 @app.command()
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show one account: everything but its password."""
+    from outbox.cli.checks.pauses import remedy
     from outbox.store import accounts
 
     session = session_of(ctx)
@@ -88,6 +92,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             "connections": found.max_connections,
             "messages per connection": found.max_messages,
             "state": _standing(found, now),
+            **({"to end it": remedy(found)} if found.blocked(now) else {}),
             **({"brake": found.brake} if found.brake else {}),
             **({"failed by a brake": pauses.retry(failed)} if failed else {}),
             "relay failures": found.breaker_failures,

@@ -17,10 +17,17 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from outbox.errors import OutboxError
 from outbox.log import one_line
+
+_LEAST_ROOM = 30
+"""Characters for the last column of a table beside the others; with fewer, it is below them."""
+
+_LEAST_WIDTH = 10
+"""No other column is folded to fewer characters."""
 
 
 def say(text: str = "") -> None:
@@ -104,10 +111,23 @@ def _for_json(value: object) -> Any:
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Every column whole, the last one folded between words beside the others where the terminal is too narrow."""
-    from outbox.cli.phrases import print_hanging
+    """The last column is folded between words beside the others. Where those leave too little room for it, each of its
+    cells is below its row, and the widest of the others are folded until they fit.
+    """
+    from outbox.cli.phrases import print_hanging, print_line, terminal_width
 
-    widths = [max(len(text) for text in column) for column in zip(columns, *rows, strict=True)][:-1]
+    *widths, last = (max(len(text) for text in column) for column in zip(columns, *rows, strict=True))
+    below = sum(widths) + 2 * len(widths) + min(last, _LEAST_ROOM) > terminal_width()
+    while below and sum(widths) + 2 * (len(widths) - 1) > terminal_width() and max(widths) > _LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
     for row, style in [([column.upper() for column in columns], "bold"), *((row, "") for row in rows)]:
-        head = [(f"{text:<{width}}  ", style) for text, width in zip(row[:-1], widths, strict=True)]
-        print_hanging(head, row[-1], style)
+        if not below:
+            head = [(f"{text:<{width}}  ", style) for text, width in zip(row[:-1], widths, strict=True)]
+            print_hanging(head, row[-1], style)
+            continue
+        folded = [textwrap.wrap(text, width, break_on_hyphens=False) for text, width in zip(row, widths, strict=False)]
+        for line in zip_longest(*folded, fillvalue=""):
+            padded = "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+            print_line((padded.rstrip(), style))
+        if row[-1] != "-":
+            print_hanging([("    ", "")], row[-1], style)

@@ -114,11 +114,9 @@ def _draw_recipients(recipients: Sequence[RecipientLine]) -> None:
     width = max((len(each.address) for each in shown), default=0)
     for each in shown:
         reply = reply_words(each.code, each.status, each.reply)
-        print_line(
-            (f"  {each.kind:<3}  {each.address:<{min(width, 60)}}  ", ""),
-            (f"{each.fate:<8}", STYLES.get(each.fate, "")),
-            (f"  {reply}", ""),
-        )
+        address = (f"  {each.kind:<3}  {each.address:<{min(width, 60)}}  ", "")
+        fate = (f"{each.fate:<8}", STYLES.get(each.fate, ""))
+        print_hanging([address, fate, ("  ", "")], reply)
     if len(shown) < len(recipients):
         print_line((f"  … and {len(recipients) - len(shown):,} more (in a pipe, and with --json, all)", "bright_black"))
     if not recipients:

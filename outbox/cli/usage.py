@@ -76,7 +76,7 @@ _REWORDED = (
 
 def _words(error: Any) -> str:
     """``--since: 'x' is not a duration`` for ``Invalid value for '--since': …``."""
-    text = str(error.format_message()).removeprefix("Invalid value: ")
+    text = " ".join(str(error.format_message()).split()).removeprefix("Invalid value: ")
     match = re.fullmatch(r"Invalid value for (.+?): (.*)", text, flags=re.DOTALL)
     where, said = (match[1].replace("'", "").replace(" / ", " or "), match[2]) if match else ("", text)
     for pattern, words in _REWORDED:

@@ -54,7 +54,11 @@ class Preset:
                 raise ValueError("this provider has no regions")
             return self.host
         if not _REGION.fullmatch(region):
-            raise ValueError(f"{region!r} is not a region such as eu-central-1" if region else "it needs a region")
+            raise ValueError(
+                f"{region!r} is not a region such as eu-central-1"
+                if region
+                else "it needs a region, such as eu-central-1"
+            )
         return self.host.format(region=region)
 
     def limit(self, account: str) -> Limit:

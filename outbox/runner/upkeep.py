@@ -119,7 +119,7 @@ class Upkeep:
             count = await self._clerk.upkeep(lambda store, now: store.expire(now))
             if not count:
                 return  # somebody else was faster, or has locked them
-            log.info("%d messages expired before they could be sent", count)
+            log.info("expired before they could be sent: %d", count)
 
     async def forget(self) -> None:
         """Delete the rows of runners that are long dead."""

@@ -205,7 +205,10 @@ def test_an_account_is_paused_and_resumed(program: Program) -> None:
     found = shop(program)
     assert (found["paused"], found["pause_reason"]) == (True, "operator: moving")
     assert found["paused_until"] > found["created_at"]
-    assert "paused by operator until" in program.run("account", "list").stdout
+    listed = program.run("account", "list")
+    assert "paused by operator until" in listed.stdout
+    assert "to end the pause of account shop: outbox account resume shop" in listed.stderr
+    assert "outbox account resume shop" in program.run("account", "show", "shop").stdout
     result = program.run("account", "set-password", "shop", "--password-stdin", stdin=CANARY)
     assert "outbox account resume shop" in result.stderr
     program.run("account", "resume", "shop")

@@ -152,3 +152,28 @@ def test_a_narrow_terminal_folds_between_words(
         "                            moves away",
     ]
     assert printed.err.splitlines() == ["hint: the command that you want is outbox account", "      set-password main"]
+
+
+def test_a_table_too_wide_for_its_last_column_has_it_below(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "48")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    relay = "email-smtp.eu-central-1.amazonaws.com:587"
+    output.show_table(
+        ("name", "relay", "login", "state"), [("main", relay, "shop", "paused by operator"), ("b", "c", "d", None)]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME  RELAY                                LOGIN",
+        "    STATE",
+        "main  email-smtp.eu-central-1.amazonaws.c  shop",
+        "      om:587",
+        "    paused by operator",
+        "b     c                                    d",
+    ]
+
+
+def test_a_complaint_of_the_command_line_is_in_one_line(program: Program) -> None:
+    done = program.run("rule", "add", "greylisted", "--verdict", "defer", code=2)
+    assert "Missing option '--scope'. Choose from: relay, account, sender" in done.stderr

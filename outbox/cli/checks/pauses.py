@@ -89,10 +89,11 @@ def _standing(
         told.add(words)
         count = waiting[words]
         because = f"{counted(count, 'message')} wait{'s' if count == 1 else ''}: " if count else ""
-        yield Check(check, Result.WARN, because + words, _remedy(row))
+        yield Check(check, Result.WARN, because + words, remedy(row))
 
 
-def _remedy(row: Account | Sender) -> str:
+def remedy(row: Account | Sender) -> str:
+    """The command that ends its pause."""
     from outbox.oauth.setup import MECHANISMS
 
     if isinstance(row, Sender):
