@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -46,6 +46,7 @@ from outbox.runner.brakes import Brakes
 from outbox.runner.clerk import Clerk
 from outbox.runner.conversation import Conversation
 from outbox.runner.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
+from outbox.runner.places import Places
 from outbox.runner.quota import Postponed, Quota
 from outbox.runner.registrar import Registrar
 from outbox.runner.screen import Screen
@@ -87,7 +88,7 @@ class Delivery:
         self._draining = draining
         self._brakes = Brakes()
         registrar.on_change.append(self._see)
-        self._places: dict[str, tuple[int, asyncio.Semaphore]] = {}
+        self._places: defaultdict[str, Places] = defaultdict(Places)
         self._journeys: dict[asyncio.Task[None], Journey] = {}
         self.tally: Counter[State] = Counter()
         """How many messages went into which state."""
@@ -295,11 +296,6 @@ class Delivery:
             dot_at=journey.dot_at,
         )
 
-    def _place(self, account: Account) -> asyncio.Semaphore:
-        """A place among the account's connections. Its limit may change while the runner runs."""
-        limit, place = self._places.get(account.name, (0, None))
-        most = max(1, self._quota.places(account))
-        if place is None or limit != most:
-            place = asyncio.Semaphore(most)
-            self._places[account.name] = most, place
-        return place
+    def _place(self, account: Account) -> Places:
+        """A place among the account's connections. How many there are changes with the runners that share them."""
+        return self._places[account.name].limit(max(1, self._quota.places(account)))
