@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Relays and logins, and the pauses of each.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The account's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name.")]
 Username = Annotated[str, typer.Option("--username", help="Log in with this name; the password is asked for.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")]
 FromFile = Annotated[

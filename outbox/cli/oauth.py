@@ -75,7 +75,9 @@ def oauth(
     command: Annotated[bool, typer.Option("--command", help="The same as --grant command.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Store how the account gets its access tokens, and lift a pause that the old ones caused."""
+    """Store how the account gets its access tokens, and lift a pause that the old ones caused. What is not given is not
+    kept from before; docs/oauth.md has the whole command for each provider.
+    """
     from outbox.store import accounts
 
     grant = _grant(grant, command=command, arguments=arguments)
