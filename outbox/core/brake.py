@@ -26,8 +26,15 @@ OWN_REFUSAL = "not sent, says Outbox:"
 
 _ORDER = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY, Stage.DOT)
 _WHOM = r"(user|mailbox|recipient|address|account|inbox|alias)s?"
-_WHAT = r"(unknown|no such|invalid|bad|not found|unavailable|disabled|inactive|full|does ?n[o']t exist|not exist)"
-_ABOUT_THE_MAILBOX = re.compile(rf"\b{_WHAT}\b.*\b{_WHOM}\b|\b{_WHOM}\b.*\b{_WHAT}\b", re.IGNORECASE)
+_WHAT = (
+    r"(unknown|not known|no such|invalid|not (?:a )?valid|bad|not found|unavailable|disabled|inactive|full|over quota"
+    r"|does ?n[o']t exist|not exist|does ?n[o']t have)"
+)
+_NOWHERE = r"unroute?able|no such domain"
+"""Exim says so, without a status, of an address whose domain does not exist."""
+_ABOUT_THE_MAILBOX = re.compile(
+    rf"\b{_WHAT}\b.*\b{_WHOM}\b|\b{_WHOM}\b.*\b{_WHAT}\b|\b(?:{_NOWHERE})\b", re.IGNORECASE
+)
 
 
 class Telling(Enum):
