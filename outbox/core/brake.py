@@ -32,9 +32,7 @@ _WHAT = (
 )
 _NOWHERE = r"unroute?able|no such domain"
 """Exim says so, without a status, of an address whose domain does not exist."""
-_ABOUT_THE_MAILBOX = re.compile(
-    rf"\b{_WHAT}\b.*\b{_WHOM}\b|\b{_WHOM}\b.*\b{_WHAT}\b|\b(?:{_NOWHERE})\b", re.IGNORECASE
-)
+_ABOUT_THE_MAILBOX = re.compile(rf"\b{_WHAT}\b.*\b{_WHOM}\b|\b{_WHOM}\b.*\b{_WHAT}\b|\b(?:{_NOWHERE})\b", re.IGNORECASE)
 
 
 class Telling(Enum):
