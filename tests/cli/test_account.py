@@ -348,3 +348,12 @@ def test_at_a_terminal_the_password_is_asked_for_twice_and_not_echoed(sqlite_pro
     assert b"Password of u at smtp.example.com:587 (starttls): " in shown
     assert b"canary" not in shown
     assert shop(program)["has_password"]
+
+
+def test_a_pause_that_names_its_remedy_is_listed_with_that_command(sqlite_program: Program) -> None:
+    program = sqlite_program.init()
+    program.add_account("shop")
+    said = "local: 554 5.7.8 account shop: re-consent needed: outbox account login shop"
+    execute(program, f"UPDATE outbox_account SET pause_reason = '{said}', paused_until = '2199-01-01T00:00:00.000Z'")
+    listed = program.run("account", "list").stderr
+    assert listed.endswith("to end the pause of account shop: outbox account login shop\n")

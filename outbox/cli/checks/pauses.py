@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,9 @@ def remedy(row: Account | Sender) -> str:
 
     if isinstance(row, Sender):
         return f"outbox sender resume {shlex.quote(row.address)}"
+    named = re.search(r"outbox account (?:oauth|login|set-password) \S+$", row.pause_reason)
+    if named and row.pause_reason.startswith("local: "):  # our own words, which end with the command
+        return named[0]
     verb = "resume"
     if row.pause_reason.startswith("auth: "):  # what a runner met, not what a person asked for
         verb = "oauth" if row.mechanism in MECHANISMS else "set-password"
