@@ -147,6 +147,8 @@ def login(
             device_url=device_url or base.device_url,
             scope=scope or base.scope,
         )
+        if setup.asked != base.asked:
+            setup = replace(setup, client_secret=Secret())  # it was given for another client, or another endpoint
         if secret_stdin or secret_file:
             secret = password(_prompt("client secret", setup), secret_stdin, secret_file, what="client secret")
             setup = replace(setup, client_secret=secret)

@@ -79,6 +79,11 @@ class Setup:
         if self.grant is Grant.CLIENT_CREDENTIALS and not self.client_secret:
             raise ValueError("client credentials are an id and a secret, and there is no secret")
 
+    @property
+    def asked(self) -> tuple[str, str, str]:
+        """Who asks, and whom: what a client secret was given for."""
+        return self.client_id, self.token_url, self.device_url
+
     def renewed(self, refresh_token: Secret) -> Setup:
         """The same with the refresh token that replaces its own."""
         return replace(self, refresh_token=refresh_token)

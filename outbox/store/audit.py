@@ -240,7 +240,7 @@ def standing(row: Mapping[str, Any], moment: datetime) -> str:
     """The state as people say it, and as the view outbox_status says it. `row` has the columns of a delivery."""
     if row["state"] != State.QUEUED or row["due_at"] <= moment:
         return str(row["state"])
-    tried = row["failures"] or row["doubts"] or row["first_attempt_at"]
+    tried = row["failures"] or row["doubts"] or row["first_attempt_at"] or row["last_reply"]
     return "deferred" if tried else "scheduled"
 
 

@@ -127,9 +127,11 @@ def _in_state(word: str, db: Database) -> Expression:
         return Delivery.state == word
     sqlite = isinstance(db, SqliteDatabase)
     now = fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", "now") if sqlite else fn.CLOCK_TIMESTAMP()
-    untried = (Delivery.failures == 0) & (Delivery.doubts == 0) & Delivery.first_attempt_at.is_null()
-    later = (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now)
-    return later & (untried if word == SCHEDULED else ~untried)
+    counted = (Delivery.failures > 0) | (Delivery.doubts > 0)
+    untried: Expression = ~counted & Delivery.first_attempt_at.is_null() & Delivery.last_reply.is_null()
+    later: Expression = (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now)
+    wanted: Expression = later & (untried if word == SCHEDULED else ~untried)
+    return wanted
 
 
 def _domain(address: str) -> str:

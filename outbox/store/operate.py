@@ -226,6 +226,7 @@ _JUDGED = (
     Delivery.failures,
     Delivery.doubts,
     Delivery.first_attempt_at,
+    Delivery.last_reply,
 )
 
 

@@ -139,9 +139,9 @@ _WAITING = """
 SELECT
   sum(CASE WHEN state = 'queued' AND due_at <= ? THEN 1 ELSE 0 END) AS due,
   sum(CASE WHEN state = 'queued' AND due_at > ? AND failures = 0 AND doubts = 0 AND first_attempt_at IS NULL
-      THEN 1 ELSE 0 END) AS scheduled,
-  sum(CASE WHEN state = 'queued' AND due_at > ? AND (failures > 0 OR doubts > 0 OR first_attempt_at IS NOT NULL)
-      THEN 1 ELSE 0 END) AS deferred,
+      AND last_reply IS NULL THEN 1 ELSE 0 END) AS scheduled,
+  sum(CASE WHEN state = 'queued' AND due_at > ? AND (failures > 0 OR doubts > 0 OR first_attempt_at IS NOT NULL
+      OR last_reply IS NOT NULL) THEN 1 ELSE 0 END) AS deferred,
   sum(CASE WHEN state = 'sending' THEN 1 ELSE 0 END) AS sending,
   sum(CASE WHEN state = 'held' THEN 1 ELSE 0 END) AS held,
   min(CASE WHEN state = 'queued' AND due_at <= ? THEN due_at END) AS oldest_due_at

@@ -220,6 +220,16 @@ def test_a_second_login_needs_nothing_again(shop: Program) -> None:
     assert stored(shop)[0].refresh_token.reveal() == "canary-refresh-2"
 
 
+def test_a_stored_secret_goes_to_nobody_it_was_not_given_for(shop: Program) -> None:
+    with Endpoint({"refresh_token": REFRESH}) as first, Endpoint({"refresh_token": REFRESH}) as second:
+        args = client(first, "--device-url", first.device_url, "--client-secret-stdin")
+        shop.run("account", "login", "shop", *args, stdin=SECRET)
+        shop.run("account", "login", "shop", "--token-url", second.url, "--device-url", second.device_url)
+        assert [each for each in second.requests if "client_secret" in each.form] == []
+        assert len(second.requests) > 1
+    assert not stored(shop)[0].client_secret
+
+
 def test_a_login_that_is_refused_changes_nothing(shop: Program) -> None:
     shop.run("account", "oauth", "shop", "--command", "--", "token")
     before = stored(shop)

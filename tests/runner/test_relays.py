@@ -52,6 +52,22 @@ def test_a_relay_that_is_away_costs_no_message_anything(site: Site) -> None:
         site.audit(relay.messages)
 
 
+def test_what_met_a_relay_that_is_away_is_deferred_and_a_retry_sends_it(site: Site) -> None:
+    with Relay() as relay:
+        site.register(1)  # nobody is there
+        [number] = site.insert(1)
+        with site.run("--until-empty") as runner:
+            assert runner.wait() == 0
+        assert site.query("SELECT state FROM outbox_status") == [("deferred",)]
+        assert "deferred" in site.outbox("show", str(number))[1]
+        assert site.outbox("stats", "--json")[1].count('"deferred": 1') == 1
+        site.query("UPDATE outbox_account SET relay_port = ?", relay.port)
+        assert site.outbox("retry", "--state", "deferred", "--yes")[0] == 0
+        with site.run("--until-empty") as runner:
+            assert runner.wait() == 0
+        assert site.states() == {"sent": 1}
+
+
 def rests(site: Site) -> None:
     """Until the breaker has tripped: people can see it, and no message has failed or been counted against."""
     eventually(lambda: site.query("SELECT 1 FROM outbox_account WHERE breaker_until IS NOT NULL"), "the breaker trips")
