@@ -37,7 +37,7 @@ outbox rule test "553 5.7.1 not owned by user" --stage mail --json
   before that and 10 seconds more; at most 4 hours, for an account 24 hours.
 - What reaches beyond the message never fails it:
   [it waits](delivery.md#a-fault-of-the-relay-the-account-or-the-sender).
-- A [rule of your own](operate.md#reply-rules) comes before these tables.
+- A [rule of your own](policy.md#reply-rules) comes before these tables.
 
 This page is written from the table that the program itself asks.
 

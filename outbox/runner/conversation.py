@@ -106,7 +106,12 @@ class Conversation:
         opened = await self._open(account, relay)
         if isinstance(relay, Relay) and isinstance(opened, Report) and self._login.may_refresh(account, opened):
             opened = await self._open(account, await self._login.relay(account, refused=relay))
-        await self._login.remember(account, opened)
+        try:
+            await self._login.remember(account, opened)
+        except BaseException:  # the database, or the end: nobody would close it
+            if isinstance(opened, Connection):
+                opened.abort()
+            raise
         return opened
 
     async def _open(self, account: Account, relay: Relay | Report) -> Connection | Report:
