@@ -11,7 +11,7 @@ echo check: lint
 echo check: types
 %python% -m mypy || goto failed
 echo check: tests
-%python% -m pytest || goto failed
+%python% -m pytest -n 3 --dist loadfile || goto failed
 echo check: all passed
 exit /b 0
 
