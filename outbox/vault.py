@@ -18,6 +18,7 @@ has the passwords.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -222,6 +223,20 @@ def _owner(envelope: dict[str, Any]) -> str:
     """Whose secret it is, as the envelope says."""
     name = "account" if "account" in envelope else "sender"
     return f"{name} {envelope.get(name, '')}"
+
+
+def open_after_rotation(
+    open_vault: Callable[[], Vault], load_again: Callable[[], bool], opening: Callable[[Vault], Secret]
+) -> Secret:
+    """What `opening` finds in the vault. Where that fails, the keys may have been rotated while we run: once more, if
+    `load_again` says that there are others now. Raises VaultError.
+    """
+    try:
+        return opening(open_vault())
+    except VaultError:
+        if not load_again():
+            raise
+        return opening(open_vault())
 
 
 def _decrypt(fernet: Fernet, token: str) -> bytes | None:

@@ -34,7 +34,6 @@ class Assembly:
 
     clerk: Clerk
     registrar: Registrar
-    quota: Quota
     gate: Gate
     login: Login
     pool: Pool
@@ -96,4 +95,4 @@ def assemble(
     )
     gate = Gate(registrar, quota, staging)
     feedback = Feedback(clerk, clock, config, owner=runner)
-    return Assembly(clerk, registrar, quota, gate, login, pool, delivery, feedback)
+    return Assembly(clerk, registrar, gate, login, pool, delivery, feedback)

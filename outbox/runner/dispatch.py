@@ -52,9 +52,9 @@ that we are told of.
 """
 
 
-def window(account: Account) -> int:
-    """How many messages of an account may be claimed by one runner at the same time."""
-    return account.max_connections * AHEAD
+def window(places: int) -> int:
+    """How many messages of an account with so many connections may be claimed by one runner at the same time."""
+    return places * AHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def allocate(
             half_open.append((lane, route))
         else:
             name = "" if route is None else route.account.name
-            limit = REFUSED_AT_ONCE if route is None else places(route.account) * AHEAD
+            limit = REFUSED_AT_ONCE if route is None else window(places(route.account))
             free[name] = max(0, limit - in_flight.get(name, 0))
             due.setdefault(name, {}).setdefault(lane.sender, []).append(lane)
     picks: list[Pick] = []

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from outbox.clock import Clock
-from outbox.core.account import Account, Mechanism, Tls
+from outbox.core.account import Account, Tls
 from outbox.core.outcome import Report, Stage
 from outbox.core.reply import Reply, sanitise
 from outbox.core.secret import Secret
 from outbox.errors import OAuthError, VaultError
+from outbox.oauth.setup import MECHANISMS
 from outbox.runner.clerk import Clerk
 from outbox.runner.registrar import Registrar
 from outbox.runner.tokens import Tokens
 from outbox.smtp.connection import Connection
 from outbox.smtp.relay import Relay
 from outbox.store import accounts
-
-_BY_TOKEN = (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER)
+from outbox.vault import open_after_rotation
 
 
 class Login:
@@ -37,7 +36,7 @@ class Login:
         """
         try:
             relay = self._known(account)
-            if account.mechanism not in _BY_TOKEN:
+            if account.mechanism not in MECHANISMS:
                 return relay
             token = None if refused is None else refused.password
             return replace(relay, password=await self._tokens.access(account, fresh=token is not None, refused=token))
@@ -50,7 +49,7 @@ class Login:
     def may_refresh(self, account: Account, report: Report) -> bool:
         """Whether another token may do what this one did not: one retry, for the relay has refused the login."""
         reply = report.reply
-        return account.mechanism in _BY_TOKEN and report.stage is Stage.AUTH and reply is not None and reply.permanent
+        return account.mechanism in MECHANISMS and report.stage is Stage.AUTH and reply is not None and reply.permanent
 
     async def remember(self, account: Account, opened: Connection | Report) -> None:
         """A relay that has offered STARTTLS once has to offer it from then on, whatever came of it."""
@@ -74,11 +73,7 @@ class Login:
     def _password(self, account: Account) -> Secret:
         if account.secret is None:
             return Secret("")
-        opened = partial(self._registrar.open_vault().open_account, account)
-        try:
-            return opened()
-        except VaultError:
-            # The keys may have been rotated while we run: look once whether there are others now.
-            if not self._registrar.load_again():
-                raise
-            return self._registrar.open_vault().open_account(account)
+        registrar = self._registrar
+        return open_after_rotation(
+            registrar.open_vault, registrar.load_again, lambda vault: vault.open_account(account)
+        )

@@ -149,7 +149,7 @@ class Service:
         )
         self._clerk, self._registrar, self._pool = parts.clerk, parts.registrar, parts.pool
         self._delivery, self._gate, self._login = parts.delivery, parts.gate, parts.login
-        self._quota, self._feedback = parts.quota, parts.feedback
+        self._feedback = parts.feedback
         self._dispatch = Dispatch(
             self._clerk,
             self._registrar,

@@ -22,8 +22,7 @@ from outbox.core.dkim_key import SealedKey
 from outbox.core.message import Message
 from outbox.core.raw import addresses_in, read_fields
 from outbox.core.render import Rendered
-from outbox.errors import VaultError
-from outbox.vault import DkimBinding, Kind, Vault
+from outbox.vault import DkimBinding, Kind, Vault, open_after_rotation
 
 MAX_ADDRESSES = 4096
 """Of how many addresses it is remembered which keys sign."""
@@ -80,13 +79,11 @@ class Signing:
     def _open(self, key: SealedKey) -> DkimKey:
         if key not in self._opened:
             binding = DkimBinding(key.sender, key.selector, key.domain, str(key.algorithm))
-            try:
-                secret = self._open_vault().open(key.secret, binding, key_id=key.key_id, kind=Kind.DKIM)
-            except VaultError:
-                # The keys of the vault may have been rotated while we run: look once whether there are others now.
-                if not self._load_again():
-                    raise
-                secret = self._open_vault().open(key.secret, binding, key_id=key.key_id, kind=Kind.DKIM)
+            secret = open_after_rotation(
+                self._open_vault,
+                self._load_again,
+                lambda vault: vault.open(key.secret, binding, key_id=key.key_id, kind=Kind.DKIM),
+            )
             self._opened[key] = DkimKey(key.domain, key.selector, key.algorithm, keypair.signer(secret))
         return self._opened[key]
 

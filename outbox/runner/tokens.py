@@ -32,7 +32,7 @@ from outbox.store import Store
 from outbox.store import oauth as stored
 from outbox.store.oauth import OAuth, Sealed
 from outbox.store.opened import Database
-from outbox.vault import Binding, Kind, Vault
+from outbox.vault import Binding, Kind, Vault, open_after_rotation
 
 log = logging.getLogger("outbox.oauth")
 
@@ -255,13 +255,11 @@ class Tokens:
 
     def _open(self, account: Account, row: OAuth, sealed: str, kind: Kind) -> Secret:
         binding = Binding.of(account)
-        try:
-            return self.open_vault().open(sealed, binding, key_id=row.key_id, kind=kind)
-        except VaultError:
-            # The keys may have been rotated while we run: look once whether there are others now.
-            if not self.load_again():
-                raise
-            return self.open_vault().open(sealed, binding, key_id=row.key_id, kind=kind)
+        return open_after_rotation(
+            self.open_vault,
+            self.load_again,
+            lambda vault: vault.open(sealed, binding, key_id=row.key_id, kind=kind),
+        )
 
 
 def _failed(account: Account, words: str, *, permanent: bool, hint: str = "") -> OAuthError:

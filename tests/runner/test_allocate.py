@@ -18,7 +18,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EARLIER, LATER = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
 MAIN = Account("main", "127.0.0.1", 25, Tls.NONE, max_connections=2)
 BULK = Account("bulk", "127.0.0.1", 26, Tls.NONE, max_connections=1)
-PLACES = window(MAIN)
+PLACES = window(MAIN.max_connections)
 
 
 def registry(*senders: str, account: Account = MAIN) -> Registry:
@@ -166,7 +166,7 @@ def test_no_more_is_asked_than_there_are_places_and_no_place_stays_empty(
     for account in (MAIN, BULK):
         mine = [each for each in senders if senders[each] == account.name]
         asked = sum(pick.count for pick in found.picks if pick.sender in mine)
-        free = max(0, window(account) - in_flight[account.name])
+        free = max(0, window(account.max_connections) - in_flight[account.name])
         assert asked == (free if mine else 0)
         if mine and free < len(mine):
             assert found.crowded
