@@ -22,6 +22,7 @@ from outbox.errors import InvalidMessage
 from outbox.store import accounts, audit, events
 from outbox.store.events import Kind, Recording
 from outbox.store.filters import among, moment, written
+from outbox.store.rows import ROWS_AT_ONCE, in_parts
 from outbox.store.tables import Delivery, Recipient
 
 
@@ -116,8 +117,8 @@ def accept_doubts(reply: str, recording: Recording, db: Database, rows: Sequence
         for position, address, kind, fate in tried[row.message_id]
         if fate == Fate.DOUBT
     ]
-    for start in range(0, len(accepted), 1000):  # SQLite takes 32,766 parameters a statement
-        Recipient.insert_many(accepted[start : start + 1000], _RECIPIENT).execute(db)
+    for part in in_parts(accepted, ROWS_AT_ONCE):
+        Recipient.insert_many(part, _RECIPIENT).execute(db)
     return {message_id: _END_WORDS[state] for message_id, state in ends.items()}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from peewee import SQL, Database, ModelSelect, SqliteDatabase, fn
 
 from outbox.store.filters import among
+from outbox.store.rows import ROWS_AT_ONCE, in_parts
 from outbox.store.tables import Event as Row
 
 
@@ -137,8 +138,8 @@ def record(
         return
     whose: Sequence[tuple[int | None, int | None]] = [(None, None)] if subject else list(messages)
     rows = [recording.row(kind, at, *each, words, subject or None) for each in whose]
-    for start in range(0, len(rows), 1000):  # SQLite takes 32,766 parameters a statement
-        Row.insert_many(rows[start : start + 1000], _COLUMNS).execute(db)
+    for part in in_parts(rows, ROWS_AT_ONCE):
+        Row.insert_many(part, _COLUMNS).execute(db)
     if rows and not isinstance(db, SqliteDatabase):
         db.execute_sql(ANNOUNCE)
 

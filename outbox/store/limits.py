@@ -17,6 +17,7 @@ from outbox.core.limits import Limit, Limited, Span, Window, aligned, free, need
 from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.journal import Act, journal
+from outbox.store.rows import in_parts
 
 FORGET_AFTER = timedelta(days=2)
 """After that long nothing of a counter counts any more: the longest span is a day, and the one before it."""
@@ -206,7 +207,7 @@ def _lock(db: Database, wanted: set[_Counter], now: datetime) -> dict[_Counter, 
         }
         for scope, name, span in ordered
     ]
-    for part in _parts(rows):
+    for part in in_parts(rows, _NAMES):
         tables.Usage.insert_many(part).on_conflict_ignore().execute(db)
     locking = None if isinstance(db, SqliteDatabase) else (lambda query: query.for_update())
     return _read(db, wanted, locking)
@@ -215,7 +216,7 @@ def _lock(db: Database, wanted: set[_Counter], now: datetime) -> dict[_Counter, 
 def _read(db: Database, wanted: set[_Counter], locking: Callable[[Any], Any] | None = None) -> dict[_Counter, Window]:
     row = tables.Usage
     found: dict[_Counter, Window] = {}
-    for names in _parts(sorted({(str(scope), name) for scope, name, _ in wanted})):
+    for names in in_parts(sorted({(str(scope), name) for scope, name, _ in wanted}), _NAMES):
         scopes = {scope for scope, _ in names}
         query = row.select().where(row.scope.in_(list(scopes)), row.name.in_([name for _, name in names]))
         query = query.order_by(row.scope, row.name, row.span)
@@ -233,7 +234,3 @@ def _write(db: Database, before: dict[_Counter, Window], after: dict[_Counter, W
             scope, name, span = key
             query = row.update(began_at=window.began_at, used=window.used, before=window.before)
             query.where(row.scope == str(scope), row.name == name, row.span == str(span)).execute(db)
-
-
-def _parts(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start : start + _NAMES] for start in range(0, len(items), _NAMES))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.lifecycle import FINAL
@@ -17,6 +17,17 @@ CLAIMED = (
     "message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first_attempt_at, due_at"
 )
 """The columns of `as_claim`."""
+
+
+T = TypeVar("T")
+
+ROWS_AT_ONCE = 1000
+"""Of one INSERT: SQLite takes 32,766 parameters a statement."""
+
+
+def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`items`, so many at a time: a statement takes only so many parameters, and a lock is not held for long."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def moment(value: datetime | None) -> str | None:

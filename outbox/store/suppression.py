@@ -7,7 +7,7 @@ SQL by hand: it is on the way of every message as soon as anybody is suppressed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.accounts import first_line
 from outbox.store.journal import Act, journal
+from outbox.store.rows import in_parts
 
 BATCH = 250
 """Rows of one transaction: a few milliseconds of SQLite's write lock."""
@@ -63,7 +64,7 @@ def suppressed(db: Database, addresses: Sequence[str], now: datetime) -> dict[st
     """
     patterns = {address: patterns_for(address) for address in addresses}
     wanted = list(dict.fromkeys(pattern for both in patterns.values() for pattern in both))
-    found = {each.address: each for part in _parts(wanted, LOOKED_UP) for each in _look_up(db, part, now)}
+    found = {each.address: each for part in in_parts(wanted, LOOKED_UP) for each in _look_up(db, part, now)}
     if not found:
         return {}
     hits = ((address, found.get(exact) or found.get(domain)) for address, (exact, domain) in patterns.items())
@@ -96,7 +97,7 @@ def _active(now: datetime) -> Any:
 def add(db: Database, entries: Sequence[Suppression], act: Act) -> Added:
     """Suppress these from now on. Those that are there get the new reason and end."""
     done = Added()
-    for part in _parts(entries, BATCH):
+    for part in in_parts(entries, BATCH):
         done += _write(db, part, act)
     for entry in entries:
         until = f"until={_Row.until.db_value(entry.until)} " if entry.until is not None else ""
@@ -119,7 +120,7 @@ def bring_in(
     """
     done, line = Added(), 0
     clock = Clock()
-    for part in _parts(entries, BATCH):
+    for part in in_parts(entries, BATCH):
         begun = clock.monotonic()
         with db.atomic():
             done += _write(db, part, act, reason)
@@ -177,7 +178,3 @@ def _count(db: Database, line: int, count: int, source: str, act: Act) -> int:
         return line
     entry = {"at": act.at, "who": act.who, "verb": "suppress import", "matching": f"file={source}", "count": count}
     return int(row.insert(entry).execute(db))
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
