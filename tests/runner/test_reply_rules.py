@@ -73,19 +73,23 @@ def test_a_rule_of_another_relay_does_not_count(site: Site, tmp_path: Path) -> N
 
 
 def test_a_row_that_is_no_rule_stops_no_mail(site: Site, tmp_path: Path) -> None:
-    with Relay({"rcpt": ["550 5.1.1 unknown"]}) as relay:
+    with Relay({"rcpt:bob@example.net": "550 5.1.1 unknown"}) as relay:
         site.register(relay.port)
         site.query("INSERT INTO outbox_reply_rule (pattern, verdict, scope) VALUES ('(', 'defer', 'relay')")
-        refused, welcome = mail(site), mail(site)
+        refused, welcome = mail(site, recipients="bob@example.net"), mail(site)
         send(site, tmp_path)
         assert site.delivery(refused)["state"] == "failed"
         assert site.delivery(welcome)["state"] == "sent"
 
 
 def test_a_relay_that_says_when_is_asked_then(site: Site, tmp_path: Path) -> None:
-    with Relay({"rcpt": ["451 4.3.0 try again in 40 minutes", "450 4.2.0 greylisted"]}) as relay:
+    script = {
+        "rcpt:bob@example.net": "451 4.3.0 try again in 40 minutes",
+        "rcpt:cyd@example.net": "450 4.2.0 greylisted",
+    }
+    with Relay(script) as relay:
         site.register(relay.port)
-        told, greylisted = mail(site), mail(site)
+        told, greylisted = (mail(site, recipients=f"{each}@example.net") for each in ("bob", "cyd"))
         send(site, tmp_path)
         assert timedelta(minutes=40) <= waits(site, told) <= timedelta(minutes=41)
         assert timedelta(minutes=4, seconds=50) <= waits(site, greylisted) <= timedelta(minutes=6)

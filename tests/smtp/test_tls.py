@@ -17,6 +17,7 @@ from outbox.smtp.connection import Connection, Relay
 from outbox.smtp.dial import tls_context
 from tests import relay as scripted
 from tests.relay import DROP, HANG, RST, server_context
+from tests.running import eventually
 from tests.smtp.sending import BIG, HELLO, TO_ANN, Mark, account, connect, deadlines, run, send
 
 PASSWORD = "correct horse"
@@ -194,6 +195,7 @@ def test_credentials_are_not_said_in_clear_but_on_loopback() -> None:
         pytest.skip("this machine has no address but loopback")
     with scripted.Relay(credentials={"ann": PASSWORD}, host=address) as relay:
         report = run(send(account(relay, host=address, username="ann", password=PASSWORD)))
+        eventually(lambda: relay.sessions, "the relay has taken the connection, which is closed already")
     assert (report.stage, report.reply and report.reply.status) == (Stage.AUTH, "5.7.11")
     assert bytes(relay.sessions[0].clear) == b""
 
