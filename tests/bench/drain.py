@@ -1,0 +1,75 @@
+"""How fast a backlog of 2 kB text mails is sent, and what a mail costs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+from tests.bench.figures import Bench, Figure, at_least, at_most
+from tests.bench.ground import ADMIN_PATH, TEXT, Drained, Sink, fresh
+from tests.bench.process import Process
+
+TOPIC = "drain"
+CONNECTIONS = 32
+SLOW = 0.05
+SLOW_CONNECTIONS = 256
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    count = bench.size(50_000, 4_000)
+    with Sink(bench) as sink:
+        ceiling = c_client(bench, sink, bench.size(300_000, 40_000))
+        one = drained(bench, "sqlite", sink.port, count)
+        against = f"{sink.name}, {CONNECTIONS} connections"
+        if ceiling:
+            note = f"smtp-source sends {ceiling:,.0f} mails/s to {against}, and records nothing"
+            yield at_least(TOPIC, "of the C client's rate", one.rate / ceiling, "×", 0.35, note)
+        yield at_least(TOPIC, "one process, SQLite, synchronous=FULL", one.rate, "mails/s", 10_000, against)
+        yield at_most(TOPIC, "CPU of a mail", one.cpu_each, "µs", 100, "user and system, start and end included")
+        two = drained(bench, "sqlite", sink.port, count, processes=2)
+        yield at_least(TOPIC, "two processes, of one's rate", two.rate / one.rate, "×", 1, "SQLite")
+        yield from on_postgres(bench, sink.port, count, one)
+    yield from slow_relay(bench)
+
+
+def on_postgres(bench: Bench, port: int, count: int, sqlite: Drained) -> Iterator[Figure]:
+    if bench.postgres is None:
+        return
+    one = drained(bench, "postgres", port, count)
+    yield at_least(TOPIC, "PostgreSQL, one process, of SQLite's rate", one.rate / sqlite.rate, "×", 0.7)
+    yield Figure(TOPIC, "PostgreSQL, one process", one.rate, "mails/s")
+    yield Figure(TOPIC, "CPU of a mail, PostgreSQL", one.cpu_each, "µs", note="the runner's, not the server's")
+    for processes in (2, 4):
+        several = drained(bench, "postgres", port, count, processes=processes)
+        yield Figure(TOPIC, f"PostgreSQL, {processes} processes, of one's rate", several.rate / one.rate, "×")
+
+
+def slow_relay(bench: Bench) -> Iterator[Figure]:
+    """A relay that takes 50 ms at the end of each mail: everybody's rate is their number of connections."""
+    ideal = SLOW_CONNECTIONS / SLOW
+    with Sink(bench, delay=SLOW) as sink:
+        count = int(ideal * bench.size(8, 2))
+        both = drained(bench, "sqlite", sink.port, count, processes=2, connections=SLOW_CONNECTIONS // 2)
+    note = f"{SLOW_CONNECTIONS} connections of two processes; {ideal:,.0f} mails/s would be no other cost at all"
+    yield at_least(TOPIC, "of the ideal, with a relay that takes 50 ms", both.rate / ideal, "×", 0.85, note)
+
+
+def drained(
+    bench: Bench, kind: str, port: int, count: int, *, processes: int = 1, connections: int = CONNECTIONS
+) -> Drained:
+    bench.say(f"{count:,} mails over {kind}, {processes} process{'es' if processes > 1 else ''}")
+    with fresh(bench, kind) as ground:
+        ground.register(port, connections=connections)
+        ground.fill(count)
+        return ground.drain(processes=processes)
+
+
+def c_client(bench: Bench, sink: Sink, count: int) -> float | None:
+    """Mails a second of smtp-source, over as many connections, each reused; it knows no pipelining. None: not here."""
+    found = shutil.which("smtp-source", path=ADMIN_PATH)
+    if found is None or sink.name != "smtp-sink":
+        return None
+    bench.say(f"{count:,} mails by smtp-source")
+    options = ["-d", "-s", CONNECTIONS, "-m", count, "-l", len(TEXT), "-f", "shop@example.com", "-t", "ann@example.net"]
+    with Process([found, *map(str, options), f"127.0.0.1:{sink.port}"], bench.folder) as source:
+        return count / source.wait().seconds
