@@ -20,7 +20,11 @@ from tests.bench.figures import Bench, Figure, Measure, Unmeasurable, as_json, l
 from tests.bench.ground import postgres_server
 from tests.bench.process import ROOT
 
-TOPICS = ("drain",)
+TOPICS = (
+    "drain",
+    "memory",
+    "fairness",
+)
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
 
 PEERS = "peers"

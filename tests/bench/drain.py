@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 from tests.bench.figures import Bench, Figure, at_least, at_most
-from tests.bench.ground import ADMIN_PATH, TEXT, Drained, Sink, fresh
+from tests.bench.ground import ADMIN_PATH, SHOP, TEXT, Drained, Sink, fresh
 from tests.bench.process import Process
 
 TOPIC = "drain"
@@ -25,7 +25,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
             note = f"smtp-source sends {ceiling:,.0f} mails/s to {against}, and records nothing"
             yield at_least(TOPIC, "of the C client's rate", one.rate / ceiling, "×", 0.35, note)
         yield at_least(TOPIC, "one process, SQLite, synchronous=FULL", one.rate, "mails/s", 10_000, against)
-        yield at_most(TOPIC, "CPU of a mail", one.cpu_each, "µs", 100, "user and system, start and end included")
+        yield at_most(
+            TOPIC, "CPU of a mail", one.cpu_each, "µs", 100, "user and system; what an empty run costs is taken off"
+        )
         two = drained(bench, "sqlite", sink.port, count, processes=2)
         yield at_least(TOPIC, "two processes, of one's rate", two.rate / one.rate, "×", 1, "SQLite")
         yield from on_postgres(bench, sink.port, count, one)
@@ -57,9 +59,20 @@ def slow_relay(bench: Bench) -> Iterator[Figure]:
 def drained(
     bench: Bench, kind: str, port: int, count: int, *, processes: int = 1, connections: int = CONNECTIONS
 ) -> Drained:
+    """The best of a few turns, each with a database of its own."""
+    return max((_turn(bench, kind, port, count, processes, connections) for _ in _turns(bench)), key=lambda it: it.rate)
+
+
+def _turns(bench: Bench) -> range:
+    return range(bench.size(3, 1))
+
+
+def _turn(bench: Bench, kind: str, port: int, count: int, processes: int, connections: int) -> Drained:
     bench.say(f"{count:,} mails over {kind}, {processes} process{'es' if processes > 1 else ''}")
     with fresh(bench, kind) as ground:
         ground.register(port, connections=connections)
+        if processes == 1:
+            ground.time_a_start()
         ground.fill(count)
         return ground.drain(processes=processes)
 
@@ -70,6 +83,10 @@ def c_client(bench: Bench, sink: Sink, count: int) -> float | None:
     if found is None or sink.name != "smtp-sink":
         return None
     bench.say(f"{count:,} mails by smtp-source")
-    options = ["-d", "-s", CONNECTIONS, "-m", count, "-l", len(TEXT), "-f", "shop@example.com", "-t", "ann@example.net"]
-    with Process([found, *map(str, options), f"127.0.0.1:{sink.port}"], bench.folder) as source:
-        return count / source.wait().seconds
+    options = ["-d", "-s", CONNECTIONS, "-m", count, "-l", len(TEXT), "-f", SHOP, "-t", "ann@example.net"]
+    command = [found, *map(str, options), f"127.0.0.1:{sink.port}"]
+    rates = []
+    for _ in _turns(bench):
+        with Process(command, bench.folder) as source:
+            rates.append(count / source.wait().seconds)
+    return max(rates)
