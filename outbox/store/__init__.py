@@ -18,7 +18,7 @@ Only the clerk writes. A verb takes and returns records; it opens no transaction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -167,6 +167,9 @@ class Store(Protocol):
         """Due messages with an id beyond `after` whose last attempt ended with their runner's death; a few, by id."""
 
     def content(self, claim: Claim) -> Content: ...
+
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
+        """`content` of each, in any order. Whoever stops taking reads no more."""
 
     def overdue(self, lane: Lane, after: Place | None, until: datetime, limit: int) -> list[Place]:
         """The next of a lane's messages that have been due since `until` or before."""

@@ -11,12 +11,12 @@ matches no row, and can never overwrite a newer result.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from outbox.core.lifecycle import FINAL
-from outbox.core.message import Attachment, Message
+from outbox.core.message import Attachment
 from outbox.core.settlement import Claim, Fate, Result, Settlement
 from outbox.errors import InvalidMessage
 from outbox.store import Content, DeclaredDeadError, Mark, Pick, Settled, Waiting, faults
@@ -24,9 +24,9 @@ from outbox.store.journal import Act
 from outbox.store.reclaim import Reclaiming
 from outbox.store.rows import (
     as_bytes,
-    as_message,
     as_sender,
     attempt_row,
+    content_of,
     moment,
     moment_of,
     recipient_row,
@@ -72,10 +72,10 @@ _LATE_NOTE = (
 _WAITING = """
 SELECT {sender}, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queued' GROUP BY sender ORDER BY sender"""
 
-_CONTENT = """
+CONTENT = """
 SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
   dsn_notify, dsn_ret, dsn_envid, text_body, html_body, raw, erased_at
-FROM outbox WHERE id = ?"""
+FROM outbox WHERE id {which}"""
 
 _ATTACHMENTS = """
 SELECT filename, content, content_type, content_id FROM outbox_attachment WHERE message_id = ? ORDER BY position"""
@@ -91,35 +91,34 @@ class SqlStore(Reclaiming, ABC):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._content = self.translate(_CONTENT.format(created_at=self.created_column, headers=self.headers_column))
+        self._content = self.translate(self._content_where("= ?"))
 
     # -- reading
+
+    def _content_where(self, which: str) -> str:
+        return CONTENT.format(created_at=self.created_column, headers=self.headers_column, which=which)
 
     def content(self, claim: Claim) -> Content:
         """Read what a claimed message says. A row that cannot be read (invalid UTF-8, gone) is an InvalidMessage."""
         try:
-            message, size = self._message(claim.message_id)
+            columns = self._columns(self._content, claim.message_id)
+            files = self._files(claim.message_id)
         except InvalidMessage as invalid:
             return Content(invalid, {}, 0)
-        fates = self._fates(claim.message_id) if claim.claim_no > 1 else {}
-        return Content(message, fates, size)
+        return content_of(columns, files, self._fates(claim.message_id) if claim.claim_no > 1 else {})
+
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
+        """`content` of each, in any order. Whoever stops taking reads no more."""
+        return ((each, self.content(each)) for each in claims)
 
     def _fates(self, message_id: int) -> dict[int, Fate]:
         return {position: Fate(fate) for position, fate in self._all(_FATES, (message_id,))}
 
-    def _message(self, message_id: int) -> tuple[Message, int]:
-        columns = self._columns(self._content, message_id)
-        files = tuple(
+    def _files(self, message_id: int) -> tuple[Attachment, ...]:
+        return tuple(
             Attachment(filename or "", as_bytes(content), content_type or "application/octet-stream", content_id or "")
             for filename, content, content_type, content_id in self._rows_of_one_message(_ATTACHMENTS, message_id)
         )
-        message = as_message(columns, files)
-        if message.dsn and (flaw := message.dsn.flaw()):  # somebody got around the CHECKs of the schema
-            raise InvalidMessage("5.5.4", flaw)
-        size = sum(len(each.content) for each in files) + sum(
-            len(part) for part in (message.text_body, message.html_body, message.raw, message.recipients) if part
-        )
-        return message, size
 
     def sending(self) -> int:
         """How many messages are being sent, by any runner."""
@@ -153,7 +152,7 @@ class SqlStore(Reclaiming, ABC):
         learnt = [each.reply is not None and each.result is not Result.RELINQUISHED for each in settlements]
         tried = self._matched(_SETTLE, [settle_row(s, at) for s, told in zip(settlements, learnt, strict=True) if told])
         untried = [
-            (s.state, moment(s.due_at), at if s.state in FINAL else None, s.message_id, s.claim_no)
+            (str(s.state), moment(s.due_at), at if s.state in FINAL else None, s.message_id, s.claim_no)
             for s, told in zip(settlements, learnt, strict=True)
             if not told
         ]

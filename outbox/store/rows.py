@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.lifecycle import FINAL
 from outbox.core.message import Attachment, Message
-from outbox.core.settlement import Claim, RecipientFate, Result, Settlement
+from outbox.core.settlement import Claim, Fate, RecipientFate, Result, Settlement
 from outbox.errors import InvalidMessage
-from outbox.store import Lane
+from outbox.store import Content, Lane
 
 CLAIMED = (
     "message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first_attempt_at, due_at"
@@ -32,7 +32,11 @@ def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def moment(value: datetime | None) -> str | None:
     """A moment as both dialects read it: 24 characters, UTC, whole milliseconds."""
-    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    if value is None:
+        return None
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def parse_moment(value: Any) -> datetime | None:
@@ -78,7 +82,7 @@ def moment_of(value: Any) -> datetime:
     """A moment that the schema says is not NULL."""
     found = parse_moment(value)
     assert found is not None
-    return found.astimezone(UTC)
+    return found if found.tzinfo is UTC else found.astimezone(UTC)
 
 
 def as_bytes(value: bytes | memoryview | str | None) -> bytes:
@@ -88,28 +92,43 @@ def as_bytes(value: bytes | memoryview | str | None) -> bytes:
 
 
 def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
-    message_id, token, created_at, sender, *texts = columns
-    *headers, return_path, notify, ret, envid, text_body, html_body, raw = texts
-    sender_name, recipients, cc, bcc, reply_to, subject, custom = (_text(each) for each in headers)
+    message_id, token, created_at, *texts, raw = columns
+    texts = [each if type(each) is str else _text(each) for each in texts]
+    sender, name, to, cc, bcc, reply_to, subject, custom, return_path, notify, ret, envid, text, html = texts
     return Message(
-        id=message_id,
-        token=token,
-        created_at=moment_of(created_at),
-        sender=_text(sender),
-        sender_name=sender_name,
-        recipients=recipients,
-        cc=cc,
-        bcc=bcc,
-        reply_to=reply_to,
-        subject=subject,
-        headers=custom,
-        return_path=_text(return_path),
-        dsn=_dsn(message_id, _text(notify), _text(ret), _text(envid)),
-        text_body=_text(text_body) or None,
-        html_body=_text(html_body) or None,
-        raw=as_bytes(raw) or None,
-        attachments=files,
+        message_id,
+        token,
+        moment_of(created_at),
+        sender,
+        name,
+        to,
+        cc,
+        bcc,
+        reply_to,
+        subject,
+        custom,
+        return_path,
+        _dsn(message_id, notify, ret, envid),
+        text or None,
+        html or None,
+        as_bytes(raw) or None,
+        files,
     )
+
+
+def content_of(columns: Sequence[Any], files: tuple[Attachment, ...] = (), fates: dict[int, Fate] = {}) -> Content:  # noqa: B006
+    """A row of `CONTENT`, without its last column, with what belongs to it."""
+    try:
+        message = as_message(columns, files)
+        if message.dsn and (flaw := message.dsn.flaw()):  # somebody got around the CHECKs of the schema
+            raise InvalidMessage("5.5.4", flaw)
+    except InvalidMessage as invalid:
+        return Content(invalid, {}, 0)
+    size = sum([len(each.content) for each in files])
+    for part in (message.text_body, message.html_body, message.raw, message.recipients):
+        if part:
+            size += len(part)
+    return Content(message, fates, size)
 
 
 def _dsn(message_id: int, notify: str, ret: str, envid: str) -> Dsn:
@@ -141,7 +160,7 @@ def settle_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
     ages = settlement.result is not Result.PAUSED or (settlement.pause is not None and settlement.pause.ages)
     tried_at = at if ages else None
     return (
-        settlement.state,
+        str(settlement.state),
         moment(settlement.due_at),
         settlement.failures,
         int(settlement.doubted),
@@ -158,8 +177,8 @@ def attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
     return (
         moment(settlement.dot_at),
         at,
-        settlement.result,
-        settlement.stage,
+        str(settlement.result),
+        None if settlement.stage is None else str(settlement.stage),
         *reply_columns(settlement),
         settlement.relay or None,
         settlement.tls or None,
@@ -174,4 +193,4 @@ def attempt_row(settlement: Settlement, at: str | None) -> tuple[Any, ...]:
 def recipient_row(message_id: int, claim_no: int, fate: RecipientFate, at: str | None) -> tuple[Any, ...]:
     recipient, reply = fate.recipient, fate.reply
     words = (None, None, None) if reply is None else (reply.code or None, reply.status or None, reply.text or None)
-    return (message_id, recipient.position, claim_no, recipient.address, recipient.kind, fate.fate, *words, at)
+    return (message_id, recipient.position, claim_no, recipient.address, recipient.kind, str(fate.fate), *words, at)

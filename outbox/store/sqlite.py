@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,28 @@ import peewee
 from outbox.clock import Clock
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage
-from outbox.store import Lane, Mark, Pick, TransientError
+from outbox.store import Content, Lane, Mark, Pick, TransientError
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
 from outbox.store.queue import SUSPECTS, SqlStore
-from outbox.store.rows import CLAIMED, as_claim, as_lane, moment, sender_value
+from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment, sender_value
+from outbox.store.sets import flat, for_a_set, in_sets
 from outbox.store.statements import origin_of
 
 # Other applications can store any bytes as TEXT, and one undecodable sender would hide all that wait beside it.
 _CLAIMED = CLAIMED.replace("sender", "CAST(sender AS BLOB)")
 
+# The sender's next lane, else the next sender's first. (Of a row value SQLite seeks the first column only, and would
+# walk through all the mail of the lane.)
 _LANE = """
-SELECT CAST(sender AS BLOB), priority, due_at FROM outbox_delivery
-WHERE state = 'queued' AND (sender, priority) > (CAST(? AS TEXT), ?)
-ORDER BY sender, priority, due_at, message_id LIMIT 1"""
+SELECT * FROM (SELECT CAST(sender AS BLOB), priority, due_at FROM outbox_delivery
+  WHERE state = 'queued' AND sender = CAST(?1 AS TEXT) AND priority > ?2 ORDER BY priority, due_at, message_id LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT CAST(sender AS BLOB), priority, due_at FROM outbox_delivery
+  WHERE state = 'queued' AND sender > CAST(?1 AS TEXT) ORDER BY sender, priority, due_at, message_id LIMIT 1)
+LIMIT 1"""
+
+_WITH_FILES = "SELECT DISTINCT message_id FROM outbox_attachment WHERE message_id IN "
 
 _CLAIM = f"""
 UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
@@ -82,6 +90,7 @@ class SqliteStore(SqlStore):
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url)
         self._clock = clock
+        self._contents = self._content_where("IN ")
 
     def open(self) -> None:
         if self.is_open:
@@ -135,14 +144,44 @@ class SqliteStore(SqlStore):
             seek = (row[0], row[1])
         return found
 
+    def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        for each in in_sets(rows):
+            self._cursor().execute(for_a_set(sql, len(each)), flat(each))
+
+    def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
+        """All of them, as a rule. Where some did not match, it is undone, and done row by row to find out which."""
+        if len(rows) < 2:
+            return super()._matched(sql, rows)
+        cursor = self._cursor()
+        cursor.execute("SAVEPOINT rows")
+        matched = sum(cursor.execute(for_a_set(sql, len(each)), flat(each)).rowcount for each in in_sets(rows))
+        if matched == len(rows):
+            cursor.execute("RELEASE rows")
+            return [True] * matched
+        cursor.execute("ROLLBACK TO rows")
+        cursor.execute("RELEASE rows")
+        return super()._matched(sql, rows)
+
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
+        """Row by row from one statement; by itself, what has attachments or earlier fates, or cannot be read."""
+        left = {each.message_id: each for each in claims}
+        for plain in in_sets([each.message_id for each in claims if each.claim_no == 1]):
+            marks = f"({','.join('?' * len(plain))})"
+            with_files = {row[0] for row in self._all(_WITH_FILES + marks, plain)}
+            with closing(self._cursor()) as cursor:
+                for row in _readable(cursor, self._contents + marks, plain):
+                    if row[0] not in with_files and row[-1] is None:
+                        yield left.pop(row[0]), content_of(row[:-1])
+        for claim in left.values():
+            yield claim, self.content(claim)
+
     def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
         try:
             return super()._rows_of_one_message(sql, message_id)
         except sqlite3.OperationalError as error:
-            # The driver's error has no code for this. Other applications can store any bytes as TEXT.
-            if "decode to UTF-8" not in str(error):
+            column = _undecodable_column(error)
+            if not column:
                 raise
-            column = str(error).partition("column ")[2].partition(" with")[0]
             raise InvalidMessage("5.6.0", f"column {column} holds bytes that are not UTF-8") from None
 
     def _lane_value(self, sender: str) -> str | bytes:
@@ -173,6 +212,21 @@ class SqliteStore(SqlStore):
         matched = self._matched(_MARK, [(at, each.through, each.message_id, each.claim_no) for each in marks])
         self._record_marked((each for each, ok in zip(marks, matched, strict=True) if ok), now)
         return matched
+
+
+def _undecodable_column(error: sqlite3.OperationalError) -> str:
+    """Other applications can store any bytes as TEXT. The driver's error has no code for that; "" for any other."""
+    reason = str(error)
+    return reason.partition("column ")[2].partition(" with")[0] if "decode to UTF-8" in reason else ""
+
+
+def _readable(cursor: sqlite3.Cursor, sql: str, parameters: Sequence[int]) -> Iterator[Any]:
+    """The rows before the first that cannot be read."""
+    try:
+        yield from cursor.execute(sql, parameters)
+    except sqlite3.OperationalError as error:
+        if not _undecodable_column(error):
+            raise
 
 
 @contextmanager

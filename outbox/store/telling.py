@@ -9,7 +9,7 @@ from typing import Any
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
 from outbox.store import Lane, Place
-from outbox.store.events import EVERYTHING, RECORD, RECORD_TOGETHER, TOGETHER, Kind, Words
+from outbox.store.events import EVERYTHING, RECORD, Kind, Words
 from outbox.store.rows import moment, reply_columns
 from outbox.store.statements import Statements
 
@@ -100,14 +100,9 @@ class Telling(Statements):
         return code, status, reply
 
     def _record(self, rows: Sequence[Sequence[object]]) -> None:
-        if not rows:
-            return
-        rest = len(rows) % TOGETHER
-        for start in range(0, len(rows) - rest, TOGETHER):
-            values = [value for row in rows[start : start + TOGETHER] for value in row]
-            self._cursor().execute(self.translate(RECORD_TOGETHER), values)
-        self._many(RECORD, rows[len(rows) - rest :])
-        self._announce()
+        if rows:
+            self._many(RECORD, rows)
+            self._announce()
 
     def _announce(self) -> None:
         """Say that there are events, where the database can."""
