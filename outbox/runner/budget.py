@@ -14,6 +14,10 @@ class ByteBudget:
         self._room = room
         self._held: Counter[str] = Counter()
 
+    @property
+    def has_room(self) -> bool:
+        return self._room > 0
+
     def admits(self, owner: str) -> bool:
         return self._room > 0 or self._held[owner] == 0
 

@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 from outbox.clock import Clock
@@ -37,6 +36,12 @@ T = TypeVar("T")
 
 GROUP = 200
 """At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
+
+GATHER = 0.002
+"""For how many seconds at most requests are gathered, while there come more of them."""
+
+BATCH = 64
+"""Contents read at a time."""
 
 LOOK_EVERY = 0.02
 """Seconds between looks at whether somebody else has committed (SQLite)."""
@@ -65,11 +70,15 @@ class Clerk:
         self._clock = clock
         self._on_change = on_change
         self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
-        self._contents: deque[Request] = deque()
-        self._budget = ByteBudget(byte_budget)
+        self._contents = self._queues[Kind.CONTENT]
+        self._asked: list[Request] = []
+        self._asked_at = 0.0
+        self._released: deque[tuple[str, int]] = deque()
+        self._budget = ByteBudget(byte_budget)  # the clerk's thread's
         self._refused: list[Request] = []
         self._retry_at = 0.0
         self._arrived = threading.Condition()
+        self._waits = False
         self._stopping = False
         self._abandoned = False
         self._ended = False
@@ -130,29 +139,45 @@ class Clerk:
         """What a claimed message says, as soon as the byte budget has room for one more of this account. Give the room
         back with `release`.
         """
-        request = Request(Kind.READ, (claim, account), self._loop.create_future())
-        self._enqueue(self._contents, request)
-        return request.future
+        return self._ask(Kind.CONTENT, (claim, account))
 
     def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
-        with self._arrived:
-            self._budget.give(account, size)
-            if self._contents:
-                self._arrived.notify()
+        self._released.append((account, size))
+        if self._contents and not self._asked:
+            self._wake()
 
     def _ask(self, kind: Kind, payload: Any) -> asyncio.Future[Any]:
         request = Request(kind, payload, self._loop.create_future())
-        self._enqueue(self._queues[kind], request)
+        if not self._asked:
+            self._asked_at = self._loop.time()
+            self._loop.call_soon(self._gather, 0)
+        self._asked.append(request)
         return request.future
 
-    def _enqueue(self, queue: deque[Request], request: Request) -> None:
-        with self._arrived:
-            queue.append(request)
-            if self._ended and request.kind is not Kind.SETTLE:
-                request.future.set_exception(DatabaseError("the clerk has ended"))
-                queue.pop()
-            self._arrived.notify()
+    def _gather(self, before: int) -> None:
+        """What is asked for together shares a COMMIT: so wait until a turn of the loop brings no more, or for a little
+        while. It also keeps the clerk from taking the interpreter from the loop in the middle of its turn.
+        """
+        asked = len(self._asked)
+        if before < asked < GROUP and self._loop.time() - self._asked_at < GATHER:
+            self._loop.call_soon(self._gather, asked)
+        else:
+            self._hand_in()
+
+    def _hand_in(self) -> None:
+        asked, self._asked = self._asked, []
+        for each in asked:
+            self._queues[each.kind].append(each)
+            if self._ended and each.kind is not Kind.SETTLE:
+                set_answer(each.future, None, DatabaseError("the clerk has ended"))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Without the lock, as a rule: the clerk says that it waits before it looks for the last time."""
+        if self._waits:
+            with self._arrived:
+                self._arrived.notify()
 
     # -- ending
 
@@ -160,6 +185,7 @@ class Clerk:
         """Write what is left, for at most `patience` seconds or until `hurry` is set; return the settlements that could
         not be written.
         """
+        self._hand_in()
         with self._arrived:
             self._stopping = True
             self._contents.clear()
@@ -175,6 +201,7 @@ class Clerk:
         await asyncio.wait({gone}, timeout=LAST_WORDS)
         for each in (gone, hurried):
             each.cancel()
+        self._hand_in()
         with self._arrived:
             return [each.payload for each in (*self._queues[Kind.SETTLE], *self._refused)]
 
@@ -205,28 +232,29 @@ class Clerk:
 
     def _dismiss(self) -> None:
         """Nobody waits for us any more. Settlements stay where they are: they can still be rescued."""
-        with self._arrived:
-            self._ended = True
-            left = [*self._contents]
-            left += [each for kind, queue in self._queues.items() if kind is not Kind.SETTLE for each in queue]
+        self._ended = True
+        left: list[Request] = []
+        for kind, queue in self._queues.items():
+            left += () if kind is Kind.SETTLE else queue
         self._deliver([(each, None, DatabaseError("the clerk has ended")) for each in left])
 
     def _finished(self) -> bool:
         with self._arrived:
-            idle = not any(self._queues.values()) and not self._contents
-            return self._abandoned or (self._stopping and idle)
+            return self._abandoned or (self._stopping and not any(self._queues.values()))
 
     def _serve(self) -> None:
         """Wait for requests; then one transaction for the writes among them, then the reads."""
-        with self._arrived:
-            if not self._waiting():
-                self._arrived.wait(self._patience())
-            self._try_refused_again()
-            waiting = self._waiting()
-            group = [each for kind in WRITES for each in islice(self._queues[kind], GROUP)]
-            reads = list(islice(self._queues[Kind.READ], GROUP))
-        if not waiting:
+        if not self._waiting():
+            with self._arrived:
+                self._waits = True
+                if not self._waiting():
+                    self._arrived.wait(self._patience())
+                self._waits = False
+        self._try_refused_again()
+        if not self._waiting():
             self._look()
+        group = [each for kind in WRITES for each in self._first(kind)]
+        reads = self._first(Kind.READ)
         if group:
             self._write(group)
         if reads:
@@ -234,16 +262,37 @@ class Clerk:
             self._forget(reads)
         self._read_contents()
 
+    def _first(self, kind: Kind) -> list[Request]:
+        """The first of a queue, by their places: whoever asks appends meanwhile, and only this thread removes."""
+        queue = self._queues[kind]
+        return [queue[place] for place in range(min(len(queue), GROUP))]
+
     def _waiting(self) -> bool:
-        return any(self._queues.values()) or self._next_content() is not None
+        return any(queue for kind, queue in self._queues.items() if kind is not Kind.CONTENT) or bool(self._readable(1))
 
     def _patience(self) -> float | None:
         if self._changes is not None:
             return LOOK_EVERY
         return RETRY_REFUSED if self._refused else None
 
-    def _next_content(self) -> Request | None:
-        return next((each for each in self._contents if self._budget.admits(each.payload[1])), None)
+    def _readable(self, most: int) -> list[Request]:
+        """The first contents, at most so many, that the budget may have room for. Of an account that holds nothing, one
+        is read whatever it has.
+        """
+        while self._released:
+            self._budget.give(*self._released.popleft())
+        with self._arrived:
+            found: dict[int, Request] = {}
+            owners = set[str]()
+            for place in range(len(self._contents)):
+                request = self._contents[place]
+                _, account = request.payload
+                if self._budget.has_room or (account not in owners and self._budget.admits(account)):
+                    owners.add(account)
+                    found[place] = request
+                    if len(found) == most:
+                        break
+            return list(found.values())
 
     def _look(self) -> None:
         """Has somebody else committed? `data_version` says so for 3.5 µs and does not move on our own commits."""
@@ -294,9 +343,8 @@ class Clerk:
 
     def _forget(self, answered: Sequence[Request]) -> None:
         """Only this thread removes, and always from the front, so what was answered is still there."""
-        with self._arrived:
-            for request in answered:
-                self._queues[request.kind].popleft()
+        for request in answered:
+            self._queues[request.kind].popleft()
 
     def _transact(self, group: Sequence[Request]) -> list[Answer]:
         """One transaction. Members of one kind that have a batch verb go through it together."""
@@ -342,23 +390,47 @@ class Clerk:
             return (request, None, error)
 
     def _read_contents(self) -> None:
-        """Row by row within the byte budget. A dot mark that has come meanwhile goes first."""
-        answers: list[Answer] = []
-        while len(answers) < GROUP:
-            with self._arrived:
-                request = self._next_content()
-                if request is None or self._queues[Kind.MARK]:
-                    break
-                self._contents.remove(request)
-            if request.future.cancelled():
-                continue
-            claim, account = request.payload
-            answer = self._patiently(partial(self._read, request, partial(read_content, claim)))
-            if isinstance(answer[1], Content):
-                with self._arrived:
-                    self._budget.take(account, answer[1].size)
-            answers.append(answer)
+        """A batch, as far as the byte budget goes. A dot mark that has come meanwhile goes first."""
+        asked = {each.payload[0].message_id: each for each in self._readable(BATCH)}
+        if not asked:
+            return
+        answers: list[Answer] = [(each, None, None) for each in asked.values() if each.future.cancelled()]
+        for request, _, _ in answers:
+            del asked[request.payload[0].message_id]
+        self._patiently(partial(self._take_contents, asked, answers))
+        self._drop_contents({id(request) for request, _, _ in answers})
         self._call(self._hand_over, answers)
+
+    def _take_contents(self, asked: dict[int, Request], answers: list[Answer]) -> None:
+        """Into `answers`, from `asked`: what a fault interrupts goes on where it was."""
+        try:
+            with self._store.reading():
+                for claim, content in self._store.contents([each.payload[0] for each in asked.values()]):
+                    answers.append(self._take_content(asked.pop(claim.message_id), content))
+                    if self._queues[Kind.MARK] or not self._budget.has_room:
+                        return
+        except TransientError:
+            raise
+        except Exception:  # one of them cannot be read; by itself, it fails by itself
+            for message_id, request in list(asked.items())[:1]:
+                del asked[message_id]
+                answer = self._read(request, partial(read_content, request.payload[0]))
+                answers.append(answer if answer[2] else self._take_content(request, answer[1]))
+            log.debug("a content cannot be read with others", exc_info=True)
+
+    def _take_content(self, request: Request, content: Content) -> Answer:
+        self._budget.take(request.payload[1], content.size)
+        return (request, content, None)
+
+    def _drop_contents(self, answered: set[int]) -> None:
+        with self._arrived:
+            contents = self._contents
+            while contents and id(contents[0]) in answered:
+                answered.discard(id(contents.popleft()))
+            for _ in range(len(contents) if answered else 0):  # once around: the order stays
+                request = contents.popleft()
+                if id(request) not in answered:
+                    contents.append(request)
 
     def _hand_over(self, answers: Sequence[Answer]) -> None:
         for request, content, error in answers:

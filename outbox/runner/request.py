@@ -20,6 +20,7 @@ class Kind(IntEnum):
     CLAIM = 2
     UPKEEP = 3
     READ = 4
+    CONTENT = 5
 
 
 @dataclass(slots=True)
