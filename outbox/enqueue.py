@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from outbox.drivers import Dialect, PeeweeDatabase, Row, async_driver_for, driver_for
+from outbox.doorbell import ring
+from outbox.drivers import SQLITE, Dialect, PeeweeDatabase, Row, async_driver_for, driver_for
 from outbox.mail import Mail
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str =
         ids = driver.insert(connection, load.sql, load.rows)
         if attached := load.attached(ids):
             driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    if driver.dialect is SQLITE:
+        ring(connection)
     return ids
 
 

@@ -31,13 +31,14 @@ ROOMS = {
     "oauth": "core errors clock",
     # What an application imports.
     "outbox": "drivers enqueue mail core errors",
-    "enqueue": "drivers mail core errors",
+    "enqueue": "doorbell drivers mail core errors",
+    "doorbell": "",
     "drivers": "",
     "mail": "core errors",
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",
     "store": "core errors clock",
-    "runner": "smtp store oauth core errors clock config keys log vault keypair",
+    "runner": "smtp store oauth core errors clock config doorbell keys log vault keypair",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
