@@ -189,6 +189,13 @@ class Route:
     account: Account
     sender: Sender
     domain: Sender | None = None
+    unhindered: bool = field(init=False, repr=False, compare=False)
+    """Nothing of it is paused, probed or left alone, at any time: as almost always."""
+
+    def __post_init__(self) -> None:
+        rows = [each for each in (self.account, self.sender, self.domain) if each is not None]
+        hindered = any(each.pause_reason for each in rows) or self.account.breaker_until is not None
+        object.__setattr__(self, "unhindered", not hindered)
 
     def blocked(self, now: datetime) -> str:
         """Why this lane's mail waits now, in words: sender, domain and account paused or probing, relay left alone."""
@@ -198,11 +205,15 @@ class Route:
 
     def is_closed(self, now: datetime) -> bool:
         """Nothing of this lane may be sent now, not even to try."""
+        if self.unhindered:
+            return False
         of_domain = self.domain is not None and self.domain.is_closed(now)
         return of_domain or self.sender.is_closed(now) or self.account.is_closed(now)
 
     def half_open(self, now: datetime) -> tuple[Subject, ...]:
         """What a message of this lane would try now; empty where nothing is in doubt. The relay comes first."""
+        if self.unhindered:
+            return ()
         of_domain = self.domain.half_open(now) if self.domain is not None else ()
         return self.account.half_open(now) + self.sender.half_open(now) + of_domain
 
@@ -213,6 +224,8 @@ class Route:
 
     def admits(self, probe: Probe | None, now: datetime) -> bool:
         """Whether a message may go now that was claimed as this probe, or as none."""
+        if self.unhindered:
+            return True
         if self.is_closed(now):
             return False
         subjects = self.half_open(now)

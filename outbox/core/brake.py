@@ -95,9 +95,15 @@ def signature_of(fates: Sequence[RecipientFate]) -> str:
     It is a relay's own, by the built-in meaning of its reply, and the same for every recipient that it was asked for.
     At RCPT it says nothing of a mailbox.
     """
-    first = next((_signature(each) for each in fates if each.stage is not Stage.POLICY), "")
-    alike = (each.stage is Stage.POLICY or _signature(each) == first for each in fates)
-    return first if first and all(alike) else ""
+    found = ""
+    for each in fates:
+        if each.stage is Stage.POLICY:
+            continue
+        signature = _signature(each)
+        if not signature or (found and signature != found):
+            return ""
+        found = signature
+    return found
 
 
 def _signature(fate: RecipientFate) -> str:

@@ -103,3 +103,13 @@ class Report:
     tls: str = ""
     stale: bool = False
     starttls_offered: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """Accepted, by everybody who was asked."""
+        if self.stage is not Stage.DOT or not self.dotted or self.reply is None or not self.reply.positive:
+            return False
+        for each in self.recipients:  # noqa: SIM110 -- a generator would cost more than the question
+            if each is None or not each.positive:
+                return False
+        return True

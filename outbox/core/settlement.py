@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
+from typing import NamedTuple
 
 from outbox.core.backoff import wait
 from outbox.core.brake import Streaks, signature_of
@@ -93,6 +94,22 @@ class Settlement:
     probed: Probed | None = None
 
 
+class Sent(NamedTuple):
+    """How a message was sent: to which relay (``host[address]:port``), over which TLS, through which account with
+    which version of its credentials, which bytes, and when its latest dot mark was committed.
+    """
+
+    relay: str = ""
+    tls: str = ""
+    sha256: str = ""
+    account: str = ""
+    credential_version: int = 0
+    dot_at: datetime | None = None
+
+
+NOT_SENT = Sent()
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Everything `decide` needs to know about an attempt that reached the relay, or tried to.
@@ -101,6 +118,7 @@ class Attempt:
     committed       how many of those an earlier dot mark of this attempt has already written
     untried         how many recipients were not reached
     bounced_before  how many earlier attempts had seen refused for good
+    sent            how it was sent, for the record
     """
 
     claim: Claim
@@ -108,11 +126,22 @@ class Attempt:
     committed: int = 0
     untried: int = 0
     bounced_before: int = 0
+    sent: Sent = NOT_SENT
+
+    @property
+    def is_accepted(self) -> bool:
+        """By everybody it was still for: as almost every mail."""
+        if self.untried:
+            return False
+        for each in self.fates:  # noqa: SIM110 -- a generator would cost more than the question
+            if each.fate is not Fate.ACCEPTED:
+                return False
+        return True
 
     @property
     def deciding(self) -> RecipientFate:
         """The fate that explains the attempt: the worst, and of those the first."""
-        return min(self.fates, key=lambda each: _WORST.index(each.fate))
+        return self.fates[0] if len(self.fates) == 1 else min(self.fates, key=lambda each: _WORST.index(each.fate))
 
     @property
     def left(self) -> int:
@@ -148,6 +177,9 @@ def decide(attempt: Attempt, policy: Policy, now: datetime, jitter: float, strea
 
     Whatever would go back to the queue after its `expires_at` expires.
     """
+    if attempt.is_accepted:
+        state = State.FAILED if attempt.bounced_before else State.SENT
+        return _settle(attempt, state, now=now, pause=None, streaks=streaks)
     brake, age = _brake(attempt, policy, streaks), now - (attempt.claim.first_attempt_at or now)
     if brake is not None and age >= policy.max_age:
         brake = replace(brake, failed=(*brake.failed, attempt.claim.message_id))
@@ -237,6 +269,12 @@ def _settle(
         fates=attempt.fates[attempt.committed :],
         pause=pause,
         sender=claim.sender,
+        relay=attempt.sent.relay,
+        tls=attempt.sent.tls,
+        sha256=attempt.sent.sha256,
+        account=attempt.sent.account,
+        credential_version=attempt.sent.credential_version,
+        dot_at=attempt.sent.dot_at,
         rule=deciding.outcome.rule,
         probed=probed(claim.probe, attempt.fates, pause, streaks),
     )

@@ -44,6 +44,7 @@ class Staging:
     mode: Mode = Mode.LIVE
     redirect_to: str = ""
     allow: tuple[str, ...] = ()
+    redirects: bool = field(init=False, repr=False, compare=False)
     _allowed: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,16 +54,13 @@ class Staging:
             object.__setattr__(self, "redirect_to", parse_address(self.redirect_to).wire)
         if self.mode is Mode.ALLOWLIST and not self.allow:
             raise ValueError("mode allowlist needs allow")
+        object.__setattr__(self, "redirects", self.mode is Mode.REDIRECT)
         object.__setattr__(self, "_allowed", frozenset(_allowed(each) for each in self.allow))
 
     @property
     def claims(self) -> bool:
         """Whether anything is sent at all."""
         return self.mode is not Mode.OFF
-
-    @property
-    def redirects(self) -> bool:
-        return self.mode is Mode.REDIRECT
 
     # -- allowlist
 
@@ -81,7 +79,7 @@ class Staging:
 
     def envelope(self, recipients: Sequence[Recipient]) -> tuple[str, ...]:
         """The addresses that RCPT says for these recipients. Redirected, all of them are one."""
-        return (self.redirect_to,) if self.redirects else tuple(each.address for each in recipients)
+        return (self.redirect_to,) if self.redirects else tuple([each.address for each in recipients])
 
     def dsn(self, asked: Dsn) -> Dsn:
         """What the relay is asked to tell the return path, which is production's: redirected, nothing."""

@@ -9,8 +9,7 @@ begun after that moment, no mark is given, and a dialogue that is still before i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -66,7 +65,7 @@ class Conversation:
         connection: Connection | None = None
         try:
             while waiting and not (journey.fates and self._draining()):
-                if letter.claim.is_late(self._clerk.now()):
+                if self._is_late(letter.claim, journey):
                     self.note(letter, journey, Trial(tuple(waiting), Report(Stage.LOCAL, LATE)))
                     return
                 if connection is None or not connection.usable:
@@ -85,15 +84,24 @@ class Conversation:
                     continue  # it had died while it was idle, and nothing was tried: a new one takes the same chunk
                 if report.fenced:
                     return
-                trial, waiting = self._sort_out(letter.account, Trial(chunk, report), waiting[len(chunk) :])
-                self.note(letter, journey, trial)
-                if refuses_message(report, rules):
-                    self.note(letter, journey, Trial(tuple(waiting), replace(report, recipients=())))
+                waiting = waiting[len(chunk) :]
+                if report.is_clean:
+                    self.note(letter, journey, Trial(chunk, report))
+                    continue
+                waiting = self._take_in(letter, journey, Trial(chunk, report), waiting)
                 if stops(report, rules):
                     return
         finally:
             if connection is not None:
                 await self._give(connection, letter)
+
+    def _take_in(self, letter: Letter, journey: Journey, trial: Trial, waiting: list[Recipient]) -> list[Recipient]:
+        """What a transaction with refusals has come to. Who is still waiting after it."""
+        kept, waiting = self._sort_out(letter.account, trial, waiting)
+        self.note(letter, journey, kept)
+        if refuses_message(trial.report, self._registrar.rules(letter.account)):
+            self.note(letter, journey, Trial(tuple(waiting), replace(trial.report, recipients=())))
+        return waiting
 
     async def _connect(self, letter: Letter, *, instead_of: Connection | None = None) -> Connection | Report:
         """A connection of the account's own. It is used again only by the account, and with the relay, login and
@@ -104,6 +112,8 @@ class Conversation:
         account = letter.account
         relay = await self._login.relay(account)
         opened = await self._open(account, relay)
+        if type(opened) is Connection and opened.session.transactions:
+            return opened  # it was of use before: there is nothing new to learn of its relay
         if isinstance(relay, Relay) and isinstance(opened, Report) and self._login.may_refresh(account, opened):
             opened = await self._open(account, await self._login.relay(account, refused=relay))
         try:
@@ -141,8 +151,12 @@ class Conversation:
             return True
 
         envelope = Envelope(letter.return_path, self._staging.envelope(chunk), self._staging.dsn(letter.dsn))
-        with self._in_time(claim, connection, journey):
+        alarm = self._alarm(claim.expires_at, connection, journey) if claim.expires_at is not None else None
+        try:
             report = await connection.deliver(envelope, letter.rendered, mark)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         journey.in_doubt = False
         report = self._staging.spread(report, chunk)
         return _late(report) if journey.late and not report.dotted else report
@@ -153,22 +167,15 @@ class Conversation:
         journey.fates.extend(self._staging.told(fates_of(trial, self._registrar.rules(letter.account))))
 
     def _is_late(self, claim: Claim, journey: Journey) -> bool:
-        journey.late = journey.late or claim.is_late(self._clerk.now())
+        if claim.expires_at is not None:
+            journey.late = journey.late or claim.is_late(self._clerk.now())
         return journey.late
 
-    @contextmanager
-    def _in_time(self, claim: Claim, connection: Connection, journey: Journey) -> Iterator[None]:
+    def _alarm(self, expires_at: datetime, connection: Connection, journey: Journey) -> _Alarm:
         """When the message's time is over, a dialogue that is not past its dot is cut off: without a dot, nobody has
         it. That a body is slow does not count: the mark may have been given long ago.
         """
-        if claim.expires_at is None:
-            yield
-            return
-        alarm = _Alarm(partial(self._left, claim.expires_at), partial(self._cut_off, connection, journey))
-        try:
-            yield
-        finally:
-            alarm.cancel()
+        return _Alarm(partial(self._left, expires_at), partial(self._cut_off, connection, journey))
 
     def _left(self, expires_at: datetime) -> float:
         return (expires_at - self._clerk.now()).total_seconds()

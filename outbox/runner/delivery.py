@@ -31,6 +31,8 @@ from outbox.core.settlement import (
     Fate,
     Policy,
     RecipientFate,
+    Result,
+    Sent,
     Settlement,
     Trial,
     decide,
@@ -116,8 +118,9 @@ class Delivery:
         if not journey.settled:
             await self._settle(settlement, journey)
         self.tally[settlement.state] += 1
-        log_journey(log, claim, journey, settlement, self._clerk.now())
-        if journey.letter is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates):
+        log_journey(log, claim, journey, settlement, self._clerk.now)
+        if settlement.result is Result.ACCEPTED or any(each.fate is Fate.ACCEPTED for each in journey.fates):
+            assert journey.letter is not None
             await self._registrar.relay_answered(journey.letter.account)
 
     async def _settle(self, settlement: Settlement, journey: Journey) -> None:
@@ -134,14 +137,14 @@ class Delivery:
         return len(self._journeys) - len(turning)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
-        if claim.is_late(self._clerk.now()):
+        if self._is_late(claim):
             return expire(claim)
-        route = await self._route(claim.sender, journey)
+        route = self._registrar.registry.resolve(claim.sender) or await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
         async with self._place(route.account):
             route = self._open_route(claim)
-            if claim.is_late(self._clerk.now()):
+            if self._is_late(claim):
                 return expire(claim)
             if self._draining() or route is None:
                 return relinquish(claim)
@@ -175,6 +178,9 @@ class Delivery:
         for name, account in now.accounts.items():
             if account.is_paused(moment) and account != before.accounts.get(name):
                 await self._pool.drop(name)
+
+    def _is_late(self, claim: Claim) -> bool:
+        return claim.expires_at is not None and claim.is_late(self._clerk.now())
 
     async def _route(self, sender: str, journey: Journey) -> Route | None:
         """Nobody is called unregistered by a registry that is older than the attempt."""
@@ -277,24 +283,19 @@ class Delivery:
         if letter is None or not journey.fates:
             return relinquish(claim)
         untried = len(letter.pending) + len(letter.withheld) - len(journey.fates)
-        attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before)
+        sent = self._sent(letter, journey)
+        attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before, sent)
         streaks = self._brakes.before(claim.sender, self._registrar.registry.resolve(claim.sender))
         settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter(), streaks)
         spared = settlement.pause is not None and bool(settlement.pause.brake)
         self._brakes.after(claim.sender, letter.account.name, claim.message_id, attempt.fates, spared=spared)
-        return self._complete(settlement, letter, journey)
+        return settlement
 
-    def _complete(self, settlement: Settlement, letter: Letter, journey: Journey) -> Settlement:
-        last = journey.last
-        return replace(
-            settlement,
-            relay=last.relay if last else "",
-            tls=last.tls if last else "",
-            sha256=hashlib.sha256(letter.rendered.data).hexdigest(),
-            account=letter.account.name,
-            credential_version=letter.account.credential_version,
-            dot_at=journey.dot_at,
-        )
+    def _sent(self, letter: Letter, journey: Journey) -> Sent:
+        account = letter.account
+        relay, tls = (journey.last.relay, journey.last.tls) if journey.last is not None else ("", "")
+        digest = hashlib.sha256(letter.rendered.data).hexdigest()
+        return Sent(relay, tls, digest, account.name, account.credential_version, journey.dot_at)
 
     def _place(self, account: Account) -> Places:
         """A place among the account's connections. How many there are changes with the runners that share them."""

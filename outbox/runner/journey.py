@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -71,11 +71,13 @@ class Journey:
         return not self.fates and not past_data
 
 
-def log_journey(log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: datetime) -> None:
+def log_journey(
+    log: logging.Logger, claim: Claim, journey: Journey, settlement: Settlement, now: Callable[[], datetime]
+) -> None:
     """A line for each recipient that was tried, and one for a message that ends, or is held, otherwise."""
     if journey.letter is not None and log.isEnabledFor(logging.INFO):
         spared = settlement.pause is not None and bool(settlement.pause.brake)  # then these are deferred after all
-        _log_fates(log, journey, journey.letter, settlement.fates if spared else journey.fates, now)
+        _log_fates(log, journey, journey.letter, settlement.fates if spared else journey.fates, now())
     untried = journey.letter is None and settlement.state is not State.QUEUED
     if untried or settlement.state in (State.HELD, State.EXPIRED):
         why = settlement.hold_reason or str(settlement.reply or "") or "its time was over"

@@ -28,7 +28,7 @@ class Login:
         self._registrar = registrar
         self._helo = helo
         self._tokens = Tokens(clerk, clock, registrar.open_vault, runner, registrar.load_again)
-        self._relays: dict[Account, Relay] = {}
+        self._relays: dict[str, tuple[Account, Relay]] = {}
 
     async def relay(self, account: Account, *, refused: Relay | None = None) -> Relay | Report:
         """Where and how to connect now, or what keeps us from it. `refused`: how we have tried, and the relay has not
@@ -63,11 +63,11 @@ class Login:
         await self._tokens.close()
 
     def _known(self, account: Account) -> Relay:
-        relay = self._relays.get(account)
-        if relay is None:
-            self._relays = {old: each for old, each in self._relays.items() if old.name != account.name}
-            relay = Relay.of(account, helo=self._helo, password=self._password(account))
-            self._relays[account] = relay
+        known = self._relays.get(account.name)
+        if known is not None and known[0] == account:
+            return known[1]
+        relay = Relay.of(account, helo=self._helo, password=self._password(account))
+        self._relays[account.name] = account, relay
         return relay
 
     def _password(self, account: Account) -> Secret:

@@ -107,7 +107,7 @@ class Registrar:
 
     def admits(self, route: Route, probe: Probe | None, now: datetime) -> bool:
         """Whether a message may go now that was claimed as this probe, or as none."""
-        return not self._pausing[route.account.name] and route.admits(probe, now)
+        return not self._pausing.get(route.account.name) and route.admits(probe, now)
 
     async def newer_than(self, moment: float) -> Registry:
         """The snapshot, taken anew if it is older than `moment` (monotonic)."""

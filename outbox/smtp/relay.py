@@ -68,6 +68,9 @@ class Relay:
             starttls_seen=account.starttls_seen_at is not None,
         )
 
+    def __hash__(self) -> int:
+        return hash((self.host, self.port, self.username))  # asked for twice a mail
+
     @property
     def requires_starttls(self) -> bool:
         known = self.starttls_seen or bool(self.tls_pins)
