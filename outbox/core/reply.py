@@ -14,6 +14,7 @@ UTF-8 is enough.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,7 +29,7 @@ _STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
 
 
 _SHORT = 512
-"""Octets of a reply line, as RFC 5321 §4.5.3.1.5 has them: what is longer is not remembered."""
+"""Octets of a reply line, as RFC 5321 §4.5.3.1.5 has them. Of more that arrive at once, nothing is remembered."""
 _CODES = {b"%d " % code: code for code in range(200, 600)}
 
 
@@ -78,9 +79,10 @@ class Reading(NamedTuple):
 class ReplyParser:
     """Splits a stream of octets into replies, however it is fragmented."""
 
-    __slots__ = ("_buffer", "_lines", "_searched", "_size", "_start")
+    __slots__ = ("_buffer", "_lines", "_ready", "_searched", "_size", "_start")
 
     def __init__(self) -> None:
+        self._ready: deque[Reading] = deque()  # fed whole; they come before what is in the buffer
         self._buffer = b""
         self._start = 0  # what is before it has been taken
         self._searched = 0  # what is before it holds no line end
@@ -90,20 +92,24 @@ class ReplyParser:
     @property
     def pending(self) -> bool:
         """Something has been fed that was not taken."""
-        return self._start < len(self._buffer) or bool(self._lines)
+        return bool(self._ready or self._lines) or self._start < len(self._buffer)
 
     def feed(self, octets: bytes) -> None:
+        if not self.pending and len(octets) <= _SHORT:
+            self._ready.extend(_whole(octets))
+            if self._ready:
+                return
         rest = self._buffer[self._start :]
         self._start, self._searched = 0, len(rest)
         self._buffer = rest + octets
 
     def take(self) -> Reading | None:
         """The next complete reply; None when there is none yet. Raises MalformedReply."""
+        if self._ready:
+            return self._ready.popleft()
         buffer, start = self._buffer, self._start
         while (end := buffer.find(b"\n", self._searched)) >= 0:
             self._start = self._searched = end + 1
-            if not self._lines and end - start <= _SHORT and (reading := _single(buffer[start:end])):
-                return reading
             reading = self._add(buffer[start:end])
             if reading is not None:
                 return reading
@@ -134,13 +140,20 @@ class ReplyParser:
 
 
 @lru_cache(maxsize=256)
-def _single(line: bytes) -> Reading | None:
-    """The reply that is this one line; None if it is none. Nearly all are, and a relay says the same for every mail."""
-    code = _CODES.get(line[:4])
-    if code is None:
-        return None
-    lines = (line[4:].removesuffix(b"\r"),)
-    return Reading(_reply(code, lines), lines)
+def _whole(octets: bytes) -> tuple[Reading, ...]:
+    """The replies that are these octets, if they are nothing but replies of one line each; else none. Nearly all that
+    arrives is, and a relay says the same for every mail.
+    """
+    if not octets.endswith(b"\n"):
+        return ()
+    readings = []
+    for line in octets[:-1].split(b"\n"):
+        code = _CODES.get(line[:4])
+        if code is None:
+            return ()
+        words = (line[4:].removesuffix(b"\r"),)
+        readings.append(Reading(_reply(code, words), words))
+    return tuple(readings)
 
 
 def _reply(code: int, lines: tuple[bytes, ...]) -> Reply:

@@ -24,7 +24,7 @@ from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Deadlines, Relay
 from outbox.smtp.session import Action, Body, Derive, Done, Say, Session, Steps, ours
-from outbox.smtp.transaction import leave, reset, transaction
+from outbox.smtp.transaction import leave, reset, stuffed, transaction
 
 if TYPE_CHECKING:
     from outbox.core.render import Rendered
@@ -59,12 +59,14 @@ class Connection(asyncio.Protocol):
         self._lost = self._loop.create_future()  # done when the transport is gone
         self._deadline = math.inf  # loop time
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf  # loop time
         self._turn: asyncio.Future[None] | None = None
-        self._needed = False  # the coroutine has something to do: TLS, a key, or the dot mark
+        self._needed = False  # the coroutine has something to do: TLS, or a key
         self._derive: Derive | None = None
         self._early: list[bytes] | None = None  # what comes before the handshake is judged
         self._done: Done | None = None
-        self._content: memoryview | None = None  # what is left to write of the body; None outside of one
+        self._content: bytes | None = None  # the body; None outside of one
+        self._written = 0  # octets of it
         self._mark_asked = self._marked = False
         self._paused = self._aborted = False
 
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
         says True. Never raises for what the relay does. Cancelled, it closes the connection at once.
         """
         assert not self._dialogue.busy, "one transaction at a time"
-        if not self.usable:
+        if not self.session.usable:
             return self._useless()
         if self.session.dirty:
             failure = await self._converse(reset(self.session))
@@ -104,7 +106,8 @@ class Connection(asyncio.Protocol):
                 return failure
         try:
             self._begin(transaction(self.session, envelope, message))
-            await self._next()
+            if self._done is None:
+                await self._next()
             if self._done is None:
                 await self._ask_for(mark)
         except BaseException:
@@ -142,7 +145,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
-        return self.session.usable and not self._lost.done() and not self._dialogue.busy
+        return self.session.usable and not self._dialogue.busy
 
     @property
     def relay_name(self) -> str:
@@ -176,10 +179,12 @@ class Connection(asyncio.Protocol):
         """A conversation without a body; with TLS on the way, where its steps ask for it."""
         try:
             self._begin(steps)
-            await self._next()
             while self._done is None:
-                await (self._secure() if self._derive is None else self._work_out(self._derive))
-                await self._next()
+                if self._needed:
+                    self._needed = False
+                    await (self._secure() if self._derive is None else self._work_out(self._derive))
+                else:
+                    await self._next()
         except BaseException:
             self.abort()
             raise
@@ -189,12 +194,10 @@ class Connection(asyncio.Protocol):
         self._done = None
         self._perform(self._dialogue.begin(steps))
 
-    async def _next(self) -> None:
-        """Until the conversation is over or needs its coroutine."""
-        if self._done is None and not self._needed:
-            self._turn = self._loop.create_future()
-            await self._turn
-        self._needed = False
+    def _next(self) -> asyncio.Future[None]:
+        """Done when the conversation is over or needs its coroutine."""
+        self._turn = self._loop.create_future()
+        return self._turn
 
     def _wake(self) -> None:
         if self._turn is not None and not self._turn.done():
@@ -213,7 +216,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(action.octets)
             self._expect(action.stage)
         elif type(action) is Body:
-            self._content = memoryview(action.content)
+            self._content, self._written = action.content, 0
             self._mark_asked = self._marked = False
             self._pump()
         elif type(action) is Done:
@@ -277,20 +280,22 @@ class Connection(asyncio.Protocol):
         """Write the next chunk of the body, when the network has taken the one before. When it has taken all and the
         mark is given: the dot.
         """
-        transport, content = self._transport, self._content
+        transport, content, start = self._transport, self._content, self._written
         assert transport is not None
         if content is None or self._paused or transport.is_closing():
             return
-        if len(content) <= CHUNK:
-            self._want_mark()
-        if content:
+        left = len(content) - start
+        if left <= CHUNK and not self._mark_asked:
+            self._mark_asked = True
+            self._wake()
+        if left > 0:
             self._expect(Stage.BODY)
-            transport.write(content[:CHUNK])
-            self._content = content[CHUNK:]
-            if len(content) > CHUNK:
+            self._written = start + CHUNK
+            transport.write(stuffed(content, start, start + CHUNK))
+            if left > CHUNK:
                 # By way of the loop, so that a premature reply is read, and others have their turn.
                 self._loop.call_soon(self._pump)
-            if len(content) > CHUNK or self._paused:
+            if left > CHUNK or self._paused:
                 return
         if not self._marked:
             self._deadline = math.inf  # it is ourselves we wait for
@@ -302,11 +307,6 @@ class Connection(asyncio.Protocol):
         self._content = None
         self._perform(action)
 
-    def _want_mark(self) -> None:
-        if not self._mark_asked:
-            self._mark_asked = self._needed = True
-            self._wake()
-
     async def _ask_for(self, mark: Mark) -> None:
         """The dot mark, while the end of the body is being written; then the end of the conversation."""
         try:
@@ -316,6 +316,7 @@ class Connection(asyncio.Protocol):
             refusal = f"the dot mark failed: {error}"
         if self._done is None:
             self._pump() if self._marked else self._perform(self._dialogue.fenced(sanitise(refusal)))
+        if self._done is None:
             await self._next()
 
     # ---------------------------------------------------------------- the clock
@@ -323,16 +324,17 @@ class Connection(asyncio.Protocol):
     def _expect(self, stage: Stage) -> None:
         """Something must happen within the deadline of `stage`. One timer, moved only when it must ring earlier."""
         self._deadline = self._loop.time() + self._limits[stage]
-        if self._timer is None or self._timer.when() > self._deadline:
+        if self._rings_at > self._deadline:
             self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._ring)
+        self._rings_at = self._deadline
+        self._timer = self._loop.call_at(self._rings_at, self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, math.inf
         if self._deadline == math.inf:
             return
         if self._loop.time() < self._deadline - 0.001:
@@ -347,7 +349,7 @@ class Connection(asyncio.Protocol):
         self._deadline = math.inf
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._rings_at = None, math.inf
 
     # ---------------------------------------------------------------- asyncio.Protocol
 

@@ -47,19 +47,21 @@ class Pool:
 
     async def take(self, key: Key, relay: Relay) -> Connection | Report:
         """The connection of this key that was used last, or a new one, or why there is none."""
-        kept = self._idle.get(key, [])
+        kept = self._idle.get(key)
+        now = self._now() if kept else 0.0
         while kept:
             connection = kept.pop()
-            if self._is_spent(connection) or not await self._is_alive(connection):
-                self._close_aside(connection)
-                continue
-            return connection
+            if not self._is_spent(connection, now) and (
+                not self._is_doubtful(connection, now) or await connection.reset()
+            ):
+                return connection
+            self._close_aside(connection)
         self._idle.pop(key, None)
         return await Connection.open(relay, self._deadlines)
 
     async def give(self, key: Key, connection: Connection) -> None:
         """Keep it for the next message, or close it where it is of no more use. Does not wait for that."""
-        if self._is_spent(connection):
+        if self._is_spent(connection, connection.idle_since):
             self._close_aside(connection)
         else:
             self._idle.setdefault(key, []).append(connection)
@@ -74,7 +76,7 @@ class Pool:
         """Close what has been idle for too long, or is gone. To be called every few seconds."""
         now = self._now()
         for key, kept in list(self._idle.items()):
-            old = [each for each in kept if self._is_spent(each) or now - each.idle_since > self._max_idle]
+            old = [each for each in kept if self._is_spent(each, now) or now - each.idle_since > self._max_idle]
             kept[:] = [each for each in kept if each not in old]
             if not kept:
                 del self._idle[key]
@@ -98,17 +100,15 @@ class Pool:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _is_spent(self, connection: Connection) -> bool:
+    def _is_spent(self, connection: Connection, now: float) -> bool:
         return (
             not connection.usable
             or connection.session.transactions >= connection.relay.max_messages
-            or self._now() - connection.opened_at > self._max_age
+            or now - connection.opened_at > self._max_age
         )
 
-    async def _is_alive(self, connection: Connection) -> bool:
-        if connection.session.dirty or self._now() - connection.idle_since > self._probe_after:
-            return await connection.reset()
-        return True
+    def _is_doubtful(self, connection: Connection, now: float) -> bool:
+        return connection.session.dirty or now - connection.idle_since > self._probe_after
 
     def _close_aside(self, connection: Connection) -> None:
         closing = asyncio.get_running_loop().create_task(connection.close())

@@ -5,7 +5,8 @@
     body                     with the dot mark; a reply before its end is definite: not accepted
     dot                      2yz accepted; 4yz and 5yz definite; anything else is a doubt
 
-Every way out before the dot closes without it, and a message without its dot is not accepted by anybody.
+A small body waits for the mark, and goes out in one write with its dot. Every way out before the dot closes without it,
+and a message without its dot is not accepted by anybody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
+from io import IncrementalNewlineDecoder
 from typing import TYPE_CHECKING
 
 from outbox.core.dsn import Dsn, xtext
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 MAX_UNANSWERED = 4096
 """Octets of pipelined commands without an answer: more could fill both windows and stop both sides (Postfix)."""
+
+WITH_DOT = 16 * 1024
+"""Octets of a body that is written together with its dot: an empty socket buffer takes them at once, and a small write
+costs more than what is in it.
+"""
+
+_LOOK = 1024 * 1024
+"""Octets of a content that are looked at together."""
 
 _PARAMETERS_REFUSED = frozenset({501, 504, 555})
 _REUSE_REFUSED = frozenset({*range(500, 510), 555})
@@ -67,18 +77,27 @@ def content_flaw(content: bytes) -> str:
     """Why these octets must not be sent as a message, in words, or ``""``: a bare CR or LF, or a NUL, that some relay
     may take for a line end is how a second message is smuggled into this one (CVE-2023-51764, -51765, -51766).
     """
-    line_ends = content.count(b"\r\n")
-    if content.count(b"\n") != line_ends or content.count(b"\r") != line_ends:
+    line_ends = IncrementalNewlineDecoder(None, translate=False)  # it tells which it has seen, at 2 GB a second
+    for start in range(0, len(content), _LOOK):
+        line_ends.decode(content[start : start + _LOOK].decode("latin-1"))
+    line_ends.decode("", final=True)
+    if line_ends.newlines not in (None, "\r\n"):
         return "its lines do not all end in CRLF"
     return "it contains NUL" if b"\0" in content else ""
 
 
-def stuffed(content: bytes) -> bytes:
-    """`content` with its leading dots doubled (RFC 5321 §4.5.2), and with CRLF at its end."""
-    content = content.replace(b"\r\n.", b"\r\n..")
-    if content.startswith(b"."):
-        content = b"." + content
-    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+def stuffed(content: bytes, start: int = 0, stop: int | None = None) -> bytes:
+    """`content[start:stop]` with the leading dots of its lines doubled (RFC 5321 §4.5.2), and with CRLF at the end of
+    the whole. `start` is 0 or more than 1.
+    """
+    if start:
+        piece = content[start - 2 : stop].replace(b"\r\n.", b"\r\n..")[2:]  # its first line may have begun before it
+    else:
+        piece = content[:stop].replace(b"\r\n.", b"\r\n..")
+        if piece.startswith(b"."):
+            piece = b"." + piece
+    ends_here = piece and (stop is None or stop >= len(content))
+    return piece + b"\r\n" if ends_here and not content.endswith(b"\r\n") else piece
 
 
 class _Transaction:
@@ -150,14 +169,15 @@ class _Transaction:
 
     def _introduction(self) -> Steps:
         """Up to the 354. None when the relay waits for the body and at least one recipient will get it."""
-        self.session.transactions += 1
-        self.session.dirty = True
+        session = self.session
+        session.transactions += 1
+        session.dirty = True
         askable = [position for position, answer in enumerate(self.answers) if answer is None]
-        sizable = self.session.features.size is not None and not self.session.bare
+        sizable = session.features.size is not None and not session.bare
         report = yield from self._commands(self._mail_command(sized=sizable), askable)
-        refused = self.mail is not None and self.mail.code in _PARAMETERS_REFUSED and not self.session.broken
+        refused = self.mail is not None and self.mail.code in _PARAMETERS_REFUSED and not session.broken
         if refused and (sizable or self.notified):
-            self.session.bare, self.notified = True, False
+            session.bare, self.notified = True, False
             self.mail = self.data = None
             report = yield from self._commands(self._mail_command(sized=False), askable)
         return report
@@ -178,27 +198,24 @@ class _Transaction:
         return command + b"\r\n"
 
     def _commands(self, mail: bytes, askable: list[int]) -> Steps:
-        said = [mail, *self._rcpt_commands(askable)]
-        answered = [(Stage.MAIL, -1), *[(Stage.RCPT, each) for each in askable]]
+        said = [(mail, Stage.MAIL, -1), *self._rcpt_commands(askable)]
         if not self.notified:
-            report = yield from self._say([*said, _DATA], [*answered, _TO_DATA])
+            report = yield from self._say([*said, _DATA])
         else:  # DATA waits, for there may be recipients to be asked for once more
-            report = yield from self._say(said, answered)
+            report = yield from self._say(said)
             if report is None:
                 report = yield from self._without_parameters(askable)
             if report is None and self._has_recipient():
-                report = yield from self._say([_DATA], [_TO_DATA])
-        return report or (yield from self._conclusion())
+                report = yield from self._say([_DATA])
+        return report or (None if self._is_awaited() else (yield from self._conclusion()))
 
-    def _rcpt_commands(self, positions: list[int]) -> list[bytes]:
-        recipients = self.envelope.recipients
-        if not self.notified:
-            return [b"RCPT TO:<" + recipients[each].encode() + b">\r\n" for each in positions]
-        notify = self.envelope.dsn.notify
-        return [
-            b"RCPT TO:<" + recipients[each].encode() + b">" + _rcpt_parameters(notify, recipients[each]) + b"\r\n"
-            for each in positions
-        ]
+    def _rcpt_commands(self, positions: list[int]) -> list[_Command]:
+        recipients, notify = self.envelope.recipients, self.envelope.dsn.notify
+        said = []
+        for each in positions:
+            parameters = _rcpt_parameters(notify, recipients[each]) if self.notified else b""
+            said.append((b"RCPT TO:<%b>%b\r\n" % (recipients[each].encode(), parameters), Stage.RCPT, each))
+        return said
 
     def _without_parameters(self, askable: list[int]) -> Generator[Action, Sent, Report | None]:
         """A recipient may have been refused only for what was asked of its notifications: once more, without."""
@@ -207,19 +224,18 @@ class _Transaction:
         if not refused:
             return None
         self.notified = False
-        report = yield from self._say(self._rcpt_commands(refused), [(Stage.RCPT, each) for each in refused])
+        report = yield from self._say(self._rcpt_commands(refused))
         self.session.bare |= any(said.positive for each in refused if (said := answers[each]) is not None)
         return report
 
-    def _say(self, said: list[bytes], answered: list[tuple[Stage, int]]) -> Generator[Action, Sent, Report | None]:
+    def _say(self, commands: list[_Command]) -> Generator[Action, Sent, Report | None]:
         """Commands, in groups, and the answers to them. A report when the relay closes the connection."""
         session = self.session
-        begin = 0
-        for end in _groups(said, MAX_UNANSWERED if session.features.pipelining else 0):
-            if answered[begin][0] is Stage.DATA and not self._has_recipient():
+        for group in _groups(commands, MAX_UNANSWERED if session.features.pipelining else 0):
+            if group[0] is _DATA and not self._has_recipient():
                 break
-            octets = b"".join(said[begin:end])
-            for stage, position in answered[begin:end]:
+            octets = b"".join([command for command, _, _ in group])
+            for _, stage, position in group:
                 session.stage = stage
                 answer = session.hear((yield Say(octets, stage) if octets else LISTEN[stage]))
                 octets = b""
@@ -228,7 +244,6 @@ class _Transaction:
                     return self._closing(stage, answer)
             if not self._is_mail_accepted():
                 break
-            begin = end
         return None
 
     def _note(self, stage: Stage, position: int, answer: Reply) -> None:
@@ -250,13 +265,17 @@ class _Transaction:
                 return True
         return False
 
+    def _is_awaited(self) -> bool:
+        """The relay waits for the body, and has somebody to give it to."""
+        return self.data is not None and self.data.code == 354 and self._is_mail_accepted() and self._has_recipient()
+
     def _closing(self, stage: Stage, answer: Reply) -> Report:
         if self.mail is not None and not self.mail.positive:
             return self._report(Stage.MAIL, self.mail)
         return self._report(stage, answer)
 
     def _conclusion(self) -> Steps:
-        """What the answers to MAIL, RCPT and DATA come to. None when the relay waits for the body."""
+        """What the answers to MAIL, RCPT and DATA come to, where there is nobody to send the body to."""
         session, mail, data = self.session, self.mail, self.data
         waiting = data is not None and data.code == 354
         if mail is None or not mail.positive:
@@ -267,8 +286,6 @@ class _Transaction:
             if waiting:
                 yield from self._nothing()
             return self._report(Stage.RCPT, next(filter(None, self.answers)))
-        if waiting:
-            return None
         assert data is not None
         if data.positive or data.intermediate:
             raise self._out_of_step(Stage.DATA, data)
@@ -289,9 +306,10 @@ class _Transaction:
     # ---------------------------------------------------------------- the body and the dot
 
     def _content(self) -> Generator[Action, Sent, Report]:
-        session = self.session
+        session, content = self.session, self.message.data
         session.stage = Stage.BODY
-        early = yield Body(stuffed(self.message.data))
+        kept = stuffed(content) if len(content) <= WITH_DOT else b""
+        early = yield Body(b"" if kept else content)
         if early is not None:
             answer = session.hear(early)
             session.usable, session.broken = False, True
@@ -299,16 +317,18 @@ class _Transaction:
                 raise Fault(f"{answer.code} before the end of the message: {answer.text}")
             return self._report(Stage.BODY, answer)
         self.dotted = True
-        answer = yield from session.ask(b".\r\n", Stage.DOT)
+        answer = yield from session.ask(kept + b".\r\n", Stage.DOT)
         if answer.intermediate:
             raise Fault(f"{answer.code} is no answer to the end of the message: {answer.text}")
         session.dirty = not answer.positive
         return self._report(Stage.DOT, answer)
 
 
+_Command = tuple[bytes, Stage, int]
+"""What is said, what it is, and of RCPT, which recipient it is about."""
+
 _NOBODY = ours(554, "5.1.3", "it has no recipients")
-_DATA = b"DATA\r\n"
-_TO_DATA = (Stage.DATA, -1)
+_DATA = (b"DATA\r\n", Stage.DATA, -1)
 
 
 def _mail_parameters(dsn: Dsn) -> bytes:
@@ -329,14 +349,16 @@ def _unitext(address: str) -> str:
     )
 
 
-def _groups(said: list[bytes], limit: int) -> list[int]:
-    """Where the groups of commands end that are written together: at most `limit` octets, at least one command."""
-    if limit and sum(map(len, said)) <= limit:
-        return [len(said)]
-    ends, octets = [], 0
-    for number, command in enumerate(said):
-        if number and octets + len(command) > limit:
-            ends.append(number)
-            octets = 0
-        octets += len(command)
-    return [*ends, len(said)]
+def _groups(commands: list[_Command], limit: int) -> list[list[_Command]]:
+    """Those that are written together: at most `limit` octets, at least one command."""
+    if not limit:
+        return [[each] for each in commands]
+    groups: list[list[_Command]] = [[]]
+    octets = 0
+    for command in commands:
+        octets += len(command[0])
+        if octets > limit and groups[-1]:
+            groups.append([])
+            octets = len(command[0])
+        groups[-1].append(command)
+    return groups

@@ -12,7 +12,7 @@ from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.features import Features
 from outbox.smtp.relay import Relay
 from outbox.smtp.session import Action, Body, Derive, Done, Say, Session, Steps
-from outbox.smtp.transaction import transaction
+from outbox.smtp.transaction import stuffed, transaction
 
 HONEST = {
     b"": b"220 relay.example\r\n",
@@ -49,7 +49,8 @@ def at(edges: Iterable[int]) -> Cut:
 
 class Peer:
     """`answers` by verb: octets, or a list of them for the first time, the second …, honest after its end. A verb that
-    is answered with b"" is met with the end of the connection. `said` is what the client wrote, without the body.
+    is answered with b"" is met with the end of the connection. `said` is what the client wrote, without the body;
+    `body` is that, as it goes over the wire, and None where none was begun.
     """
 
     def __init__(self, answers: Mapping[bytes, bytes | list[bytes]] | None = None, cut: Cut = whole) -> None:
@@ -71,7 +72,7 @@ class Peer:
             if isinstance(action, Derive):
                 action.run()
             if isinstance(action, Body):
-                self.body = action.content
+                self.body = stuffed(action.content)
             action = None
             while action is None and self._arriving:
                 action = dialogue.received(self._arriving.popleft())
@@ -81,6 +82,8 @@ class Peer:
                 action = dialogue.failed("closed")
 
     def _hear(self, octets: bytes) -> None:
+        if self.body == b"" and octets.endswith(b".\r\n"):
+            self.body, octets = octets[:-3], octets[-3:]  # it comes with its dot
         if octets:
             self.said.append(octets)
         commands = octets.split(b"\r\n")[:-1] if octets else [b""] if not self.said else []

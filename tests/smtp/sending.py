@@ -20,6 +20,8 @@ ANN, BOB, CYD = "ann@example.net", "bob@example.net", "cyd@example.net"
 TO_ANN = Envelope(SENDER, (ANN,))
 TO_ALL = Envelope(SENDER, (ANN, BOB, CYD))
 HELLO = Rendered(b"Subject: hello\r\nMessage-ID: <1.a@example.com>\r\n\r\nHello\r\n.\r\n..dots\r\n", False, False)
+LONG = Rendered(b"Subject: long\r\n\r\n" + (b"z" * 70 + b"\r\n") * 500, False, False)
+"""36 kB: one chunk, and too much to be written together with its dot."""
 BIG = Rendered(b"Subject: big\r\n\r\n" + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 150_000, False, False)
 """10 MB: more than the buffers of a loopback connection hold."""
 

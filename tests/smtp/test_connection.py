@@ -9,10 +9,12 @@ import threading
 import pytest
 
 from outbox.core.outcome import Report, Stage
+from outbox.core.render import Rendered
 from outbox.smtp.connection import CHUNK, Connection, Relay
+from outbox.smtp.transaction import WITH_DOT
 from tests import relay as scripted
 from tests.relay import DROP, HANG, RST, Drip, Session
-from tests.smtp.sending import BIG, HELLO, TO_ALL, TO_ANN, Mark, account, connect, deadlines, run, send
+from tests.smtp.sending import BIG, HELLO, LONG, TO_ALL, TO_ANN, Mark, account, connect, deadlines, run, send
 
 
 async def gone(connection: Connection) -> None:
@@ -95,21 +97,42 @@ def test_a_message_of_one_chunk_is_written_while_the_mark_is_committed() -> None
         async def meanwhile() -> None:
             assert await asyncio.get_running_loop().run_in_executor(None, arrived.wait, 10)
 
+        return await send(account(relay), TO_ANN, LONG, mark=Mark(meanwhile=meanwhile))
+
+    with scripted.Relay({"body": body}) as relay:
+        report = run(story(relay))
+    assert (report.stage, WITH_DOT < len(LONG.data) <= CHUNK, len(relay.messages)) == (Stage.DOT, True, 1)
+
+
+def test_a_small_message_is_not_begun_before_its_mark_is_committed() -> None:
+    seen: list[bool] = []
+
+    def body(session: Session, line: str) -> None:
+        seen.append(True)
+
+    async def story(relay: scripted.Relay) -> Report:
+        async def meanwhile() -> None:
+            for _ in range(100):  # the relay's thread gets all the time it needs to read what was written
+                await asyncio.sleep(0.001)
+            seen.append(False)
+
         return await send(account(relay), mark=Mark(meanwhile=meanwhile))
 
     with scripted.Relay({"body": body}) as relay:
         report = run(story(relay))
-    assert (report.stage, len(HELLO.data) <= CHUNK, len(relay.messages)) == (Stage.DOT, True, 1)
+    assert (report.stage, len(HELLO.data) <= WITH_DOT, len(relay.messages)) == (Stage.DOT, True, 1)
+    assert seen == [False, True]
 
 
+@pytest.mark.parametrize("message", [HELLO, LONG], ids=["small", "long"])
 @pytest.mark.parametrize("act", [DROP, RST, "552 5.3.4 too big"])
-def test_a_relay_that_gives_up_while_the_mark_is_committed_gets_no_dot(act: object) -> None:
+def test_a_relay_that_gives_up_while_the_mark_is_committed_gets_no_dot(act: object, message: Rendered) -> None:
     async def story(relay: scripted.Relay) -> Report:
         async def meanwhile() -> None:
             assert await asyncio.get_running_loop().run_in_executor(None, given_up.wait, 10)
             await asyncio.sleep(0.05)
 
-        return await send(account(relay), mark=Mark(meanwhile=meanwhile))
+        return await send(account(relay), TO_ANN, message, mark=Mark(meanwhile=meanwhile))
 
     given_up = threading.Event()
 
@@ -117,7 +140,12 @@ def test_a_relay_that_gives_up_while_the_mark_is_committed_gets_no_dot(act: obje
         given_up.set()
         return act
 
-    with scripted.Relay({"body": body}) as relay:
+    def data(session: Session, line: str) -> object:
+        session.send("354 go on")
+        given_up.set()
+        return act
+
+    with scripted.Relay({"body": body} if message is LONG else {"data": data}) as relay:
         report = run(story(relay))
     assert (report.stage, report.dotted, report.fenced) == (Stage.BODY, False, False)
     assert "." not in relay.commands

@@ -12,7 +12,7 @@ from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Relay
 from outbox.smtp.session import SECURE, Body, Done, Say, Session
-from outbox.smtp.transaction import MAX_UNANSWERED, reset, transaction
+from outbox.smtp.transaction import MAX_UNANSWERED, WITH_DOT, reset, stuffed, transaction
 from tests.smtp.peer import HONEST, Peer, at, session, singly, transact, whole
 from tests.smtp.sending import ANN, BOB, CYD, HELLO, SENDER, TO_ALL, TO_ANN
 
@@ -225,6 +225,35 @@ def test_a_reused_connection_that_was_gone_is_stale_and_a_new_one_is_not(answer:
     assert not transact(Peer({b"MAIL": b"451 later\r\n"}), session(reused=True), TO_ANN, HELLO).stale
 
 
+@pytest.mark.parametrize("octets", [0, 1, WITH_DOT, WITH_DOT + 1, 5 * WITH_DOT])
+def test_a_small_body_waits_for_the_mark_and_comes_with_its_dot(octets: int) -> None:
+    content = (b".23\r\n" * (octets // 5 + 1))[:octets]
+    if content[-1:] == b"\r":
+        content = content[:-1] + b"!"
+    wire = stuffed(content)
+    dialogue = Dialogue(session())
+    dialogue.begin(transaction(dialogue.session, TO_ANN, Rendered(content, False, False)))
+    before = dialogue.received(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    stages = [dialogue.session.stage]
+    after = dialogue.resume()
+    stages.append(dialogue.session.stage)
+    assert before == Body(content if octets > WITH_DOT else b"")
+    assert after == Say((b"" if octets > WITH_DOT else wire) + b".\r\n", Stage.DOT)
+    assert stages == [Stage.BODY, Stage.DOT]
+
+
+def test_a_fault_before_the_mark_is_no_doubt_and_one_after_it_is() -> None:
+    for marked in (False, True):
+        dialogue = Dialogue(session())
+        dialogue.begin(transaction(dialogue.session, TO_ANN, HELLO))
+        dialogue.received(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        if marked:
+            dialogue.resume()
+        report = dialogue.failed("closed").report
+        assert report is not None
+        assert (report.stage, report.dotted) == ((Stage.DOT, True) if marked else (Stage.BODY, False))
+
+
 def test_an_answer_too_many_is_not_taken_for_the_answer_to_the_dot() -> None:
     dialogue = Dialogue(session())
     dialogue.begin(transaction(dialogue.session, TO_ANN, HELLO))
@@ -257,7 +286,7 @@ def test_more_words_after_the_acceptance_change_nothing_but_end_the_session() ->
     dialogue = Dialogue(session())
     dialogue.begin(transaction(dialogue.session, TO_ANN, HELLO))
     dialogue.received(b"250 ok\r\n250 ok\r\n354 go\r\n")
-    assert dialogue.resume() == Say(b".\r\n", Stage.DOT)
+    assert dialogue.resume() == Say(stuffed(HELLO.data) + b".\r\n", Stage.DOT)
     action = dialogue.received(b"250 queued\r\n250 queued\r\n")
     assert isinstance(action, Done)
     assert action.report is not None
