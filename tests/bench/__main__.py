@@ -8,6 +8,7 @@ import importlib
 import os
 import platform
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -88,6 +89,8 @@ def measured(bench: Bench, topics: Sequence[str]) -> Iterator[Figure]:
             yield from measurement(topic)(bench)
         except Unmeasurable as why:
             say(f"{topic} IS NOT MEASURED: {why}")
+        except RuntimeError as error:
+            say(f"{topic} HAS FAILED, its figures end here: {error}")
         say(f"{topic}: {time.monotonic() - began:.0f} s")
 
 
@@ -106,6 +109,7 @@ def machine(arguments: Sequence[str]) -> dict[str, object]:
 
 def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     topics = given.only or TOPICS
     if given.peers and PEERS not in topics:
         topics = [*topics, PEERS]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from tests.bench.content import SHOP, TEXT
 from tests.bench.figures import Bench, Figure, at_least, at_most
-from tests.bench.ground import ADMIN_PATH, SHOP, TEXT, Drained, Sink, fresh
+from tests.bench.ground import ADMIN_PATH, Drained, Sink, fresh
 from tests.bench.process import Process
 
 TOPIC = "drain"
@@ -18,7 +19,7 @@ SLOW_CONNECTIONS = 256
 def measure(bench: Bench) -> Iterator[Figure]:
     count = bench.size(50_000, 4_000)
     with Sink(bench) as sink:
-        ceiling = c_client(bench, sink, bench.size(300_000, 40_000))
+        ceiling = c_client(bench, sink, bench.size(300_000, 20_000))
         one = drained(bench, "sqlite", sink.port, count)
         against = f"{sink.name}, {CONNECTIONS} connections"
         if ceiling:
@@ -30,7 +31,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         )
         two = drained(bench, "sqlite", sink.port, count, processes=2)
         yield at_least(TOPIC, "two processes, of one's rate", two.rate / one.rate, "×", 1, "SQLite")
-        yield from on_postgres(bench, sink.port, count, one)
+        yield from on_postgres(bench, sink.port, bench.size(50_000, 2_000), one)
     yield from slow_relay(bench)
 
 
@@ -41,7 +42,7 @@ def on_postgres(bench: Bench, port: int, count: int, sqlite: Drained) -> Iterato
     yield at_least(TOPIC, "PostgreSQL, one process, of SQLite's rate", one.rate / sqlite.rate, "×", 0.7)
     yield Figure(TOPIC, "PostgreSQL, one process", one.rate, "mails/s")
     yield Figure(TOPIC, "CPU of a mail, PostgreSQL", one.cpu_each, "µs", note="the runner's, not the server's")
-    for processes in (2, 4):
+    for processes in (2,) if bench.quick else (2, 4):
         several = drained(bench, "postgres", port, count, processes=processes)
         yield Figure(TOPIC, f"PostgreSQL, {processes} processes, of one's rate", several.rate / one.rate, "×")
 
@@ -50,7 +51,7 @@ def slow_relay(bench: Bench) -> Iterator[Figure]:
     """A relay that takes 50 ms at the end of each mail: everybody's rate is their number of connections."""
     ideal = SLOW_CONNECTIONS / SLOW
     with Sink(bench, delay=SLOW) as sink:
-        count = int(ideal * bench.size(8, 2))
+        count = int(ideal * bench.size(8, 1))
         both = drained(bench, "sqlite", sink.port, count, processes=2, connections=SLOW_CONNECTIONS // 2)
     note = f"{SLOW_CONNECTIONS} connections of two processes; {ideal:,.0f} mails/s would be no other cost at all"
     yield at_least(TOPIC, "of the ideal, with a relay that takes 50 ms", both.rate / ideal, "×", 0.85, note)

@@ -31,12 +31,9 @@ from outbox.store import accounts, senders
 from outbox.store.database import connect, dialect
 from outbox.store.journal import Act
 from outbox.store.migrate import apply
+from tests.bench.content import SHOP, TEXT, recipient, subject
 from tests.bench.figures import Bench, Unmeasurable
 from tests.bench.process import Process, Usage, free_port, python, until_it_answers
-
-SHOP = "shop@example.com"
-TEXT = "Thanks for your order of today, we pack it at once.\n" * 39
-"""2 kB."""
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
@@ -97,7 +94,7 @@ class Ground:
         mark = self.db.param
         sql = f"INSERT INTO outbox (sender, recipients, subject, text_body) VALUES ({', '.join([mark] * 4)})"
         numbers = range(first, first + count)
-        rows = ((sender, f"customer{each}@example.net", f"Order {each}", text) for each in numbers)
+        rows = ((sender, recipient(each), subject(each), text) for each in numbers)
         with self.db.atomic():
             self.db.cursor().executemany(sql, rows)
 
@@ -169,19 +166,25 @@ def fresh_sqlite(bench: Bench) -> Iterator[Ground]:
 @contextmanager
 def fresh_postgres(bench: Bench) -> Iterator[Ground]:
     """A new, migrated database of the bench's server; dropped afterwards. Raises Unmeasurable where there is none."""
+    with empty_postgres(bench) as url:
+        database = connect(url)
+        apply(database)
+        database.close()
+        with closing(Ground(url, bench.folder)) as ground:
+            yield ground
+
+
+@contextmanager
+def empty_postgres(bench: Bench) -> Iterator[str]:
+    """The URL of a new PostgreSQL database without tables; dropped afterwards. Raises Unmeasurable."""
     if bench.postgres is None:
         raise Unmeasurable("there is no PostgreSQL here")
     name = f"outbox_bench_{uuid.uuid4().hex[:12]}"
     rest, question, options = bench.postgres.partition("?")
-    url = f"{rest.rsplit('/', 1)[0]}/{name}{question}{options}"
     with closing(connect(bench.postgres)) as administrator:
         administrator.execute_sql(f"CREATE DATABASE {name}")
         try:
-            database = connect(url)
-            apply(database)
-            database.close()
-            with closing(Ground(url, bench.folder)) as ground:
-                yield ground
+            yield f"{rest.rsplit('/', 1)[0]}/{name}{question}{options}"
         finally:
             administrator.execute_sql(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,11 +1,92 @@
-"""What else people use to send a backlog, each in an environment of its own."""
+"""What else people use to send a backlog, beside us in the same run, each in an environment of its own.
+
+Everybody sends the same mails to the same smtp-sink out of their own queue, on disk as they ship it (SQLite's and
+PostgreSQL's own defaults: every commit is synced). A peer's rate is that from its first mail to its last, so that its
+start is not counted; ours from our first claim to our last settlement.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from tests.bench.figures import Bench, Figure
+from tests.bench.drain import CONNECTIONS, drained
+from tests.bench.figures import Bench, Figure, Unmeasurable, at_least
+from tests.bench.ground import Sink
+from tests.bench.peers.postfix import Postfix
+from tests.bench.peers.rival import Peer
+
+TOPIC = "peers"
+POST_OFFICE_DEFAULT = "django-post_office"
+POST_OFFICE = ("django-post_office==3.12.0", "Django>=5.2,<6")
+PROCRASTINATE = ("procrastinate==3.10.0", "psycopg[binary]>=3.2")
+CONSUMER = ("huey_consumer", "tests.bench.foreign.with_huey.huey", "-k", "thread", "-w", "16", "-n", "-q")
+TUNED_POSTFIX = {
+    "initial_destination_concurrency": "8",
+    "smtp_destination_concurrency_limit": "8",
+    "smtp_connection_cache_on_demand": "no",
+    "disable_dns_lookups": "yes",
+}
+"""The best of what was tried: 4, 8, 20, 50 and 100 deliveries at a time, with and without its cache of connections."""
+
+PEERS: tuple[Peer | Postfix, ...] = (
+    Peer(POST_OFFICE_DEFAULT, "as it ships: one process, 5 threads, batches of 100", POST_OFFICE, "with_post_office"),
+    Peer(
+        "django-post_office, tuned",
+        "SQLite in WAL, 2 processes of 2 threads, batches of 1,000, success not logged",
+        POST_OFFICE,
+        "with_post_office",
+        tuned=True,
+    ),
+    Peer(
+        "huey, tuned", "SQLite, 16 threads, each keeps its connection", ("huey==3.5.4",), "with_huey", True, 1, CONSUMER
+    ),
+    Peer(
+        "procrastinate, tuned",
+        "2 processes, 16 tasks at a time; each sends in its loop, best with a relay this near",
+        PROCRASTINATE,
+        "with_procrastinate",
+        tuned=True,
+        processes=2,
+        on_postgres=True,
+    ),
+    Peer("django-mailer", "SQLite in WAL", ("django-mailer==2.3.2", "Django>=5.2,<6"), "with_mailer"),
+    Postfix("Postfix", "as it ships; its queue full before its manager starts"),
+    Postfix("Postfix, tuned", "8 deliveries at a time from the start, connections not cached, no DNS", TUNED_POSTFIX),
+)
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    yield from ()
+    with Sink(bench, counted=True) as sink:
+        ours = drained(bench, "sqlite", sink.port, bench.size(50_000, 4_000)).rate
+        rates = dict(_rates(bench, sink))
+    yield from ratios(ours, {peer.name: rate for peer, rate in rates.items()})
+    yield Figure(TOPIC, "Outbox", ours, "mails/s", note=f"one process, SQLite, {CONNECTIONS} connections")
+    for peer, rate in rates.items():
+        yield Figure(TOPIC, peer.name, rate, "mails/s", note=peer.settings)
+
+
+def _rates(bench: Bench, sink: Sink) -> Iterator[tuple[Peer | Postfix, float]]:
+    """Of each that can be measured here: its best turn."""
+    for peer in PEERS:
+        try:
+            turns = range(bench.size(2, 1))
+            yield peer, max(peer.rate(bench, sink, bench.size(10_000, 2_000)) for _ in turns)
+        except (Unmeasurable, RuntimeError) as why:
+            bench.say(f"{peer.name} IS NOT MEASURED: {why}")
+
+
+def ratios(ours: float, rates: Mapping[str, float]) -> Iterator[Figure]:
+    """How many times as fast we are, by the name of each."""
+    default = rates.get(POST_OFFICE_DEFAULT)
+    if default:
+        yield at_least(TOPIC, f"as fast as {POST_OFFICE_DEFAULT}", ours / default, "×", 10)
+    others = {name: rate for name, rate in rates.items() if name != POST_OFFICE_DEFAULT}
+    postfix = {name: others.pop(name) for name in list(others) if name.startswith("Postfix")}
+    if others:
+        best = max(others, key=lambda name: others[name])
+        yield at_least(TOPIC, "as fast as the best tuned peer", ours / others[best], "×", 5, best)
+    if postfix:
+        best = max(postfix, key=lambda name: postfix[name])
+        yield at_least(TOPIC, "as fast as Postfix", ours / postfix[best], "×", 9, best)
+    for name in sorted(others):
+        yield Figure(TOPIC, f"as fast as {name}", ours / others[name], "×")
