@@ -92,11 +92,14 @@ app.command("ls", hidden=True)(list_)
 def _print(lines: list[Line], counts: dict[State, int], limit: int, now: datetime) -> None:
     from outbox.cli import listing
     from outbox.cli.phrases import on_terminal
+    from outbox.store.audit import COUNTED
 
     (listing.draw if on_terminal() else listing.write)(lines, now)
-    total = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    shown = f"{len(lines):,} of {sum(counts.values()):,}: {total}"
-    older = f"; older: outbox list --before {lines[-1].id}" if len(lines) == limit < sum(counts.values()) else ""
+    total = sum(counts.values())
+    shown = f"{len(lines):,} of {total:,}: " + ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    if total > COUNTED:
+        shown = f"{len(lines):,} of more than {COUNTED:,}"
+    older = f"; older: outbox list --before {lines[-1].id}" if len(lines) == limit < total else ""
     output.note(("\n" if on_terminal() else "") + shown + older)
 
 

@@ -162,23 +162,25 @@ def listing(db: Database, which: Filter, *, limit: int = 50, before: int | None 
     """The newest `limit` messages that match, newest first; with `before`, of those with a smaller id."""
     with snapshot(db):
         moment = now(db)
-        query = which.apply(_joined(db, _LINE), db)
-        if before is not None:
-            query = query.where(Delivery.message_id < before)
-        rows = list(query.order_by(Delivery.message_id.desc()).limit(limit).dicts().execute(db))
+        query = _joined(db, _LINE).where(Delivery.message_id.in_(among(which.newest(db, limit, before=before))))
+        rows = list(query.order_by(Delivery.message_id.desc()).dicts().execute(db))
         opaque = [row["id"] for row in rows if not (row["recipients"] or row["cc"] or row["bcc"])]
         tried = _tried(db, opaque) if opaque else {}
         registry = accounts.registry(db)
         return [_line(row, tried.get(row["id"], ()), registry, moment) for row in rows]
 
 
+COUNTED = 10_000
+"""Messages of a filter that are counted; whether there are more is known, and not how many."""
+
+
 def counts(db: Database, which: Filter) -> dict[State, int]:
-    """How many messages match, by state; states without any are left out."""
-    query = Delivery.select(Delivery.state, fn.COUNT(Delivery.message_id))
-    if which:
-        query = which.apply(query.join(Outbox, on=(Outbox.id == Delivery.message_id)), db)
-    found = dict(query.group_by(Delivery.state).tuples().execute(db))
-    return {state: found[state] for state in State if state in found}
+    """How many messages match, by state; states without any are left out. Where the sum is more than COUNTED, so are
+    they, and the numbers are of some of them.
+    """
+    with snapshot(db):
+        found = which.counts(db, COUNTED)
+    return {state: found[state] for state in State if found[state]}
 
 
 def show(db: Database, message_id: int) -> Record:

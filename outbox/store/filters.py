@@ -1,20 +1,24 @@
 """Which messages: the one description of a set of mail that reading (`audit`) and acting (`operate`) share.
 
-A Filter is conditions, all of which must hold. It becomes a WHERE over `outbox_delivery` joined with `outbox`; values
-are always bound parameters. Its `text()` is what the journal keeps.
+A Filter is conditions, all of which must hold. It is answered in parts, each of them by an index, so that what it costs
+does not grow with the mail of other years (schema/*/0008); values are always bound parameters. Its `text()` is what the
+journal keeps.
 
 LIMITS: a recipient who has not been tried yet has no row of their own; such mail is found by the text of its address
-columns, and mail given as `raw` only once it has been tried.
+columns, unless it was sent, and mail given as `raw` only once it has been tried. What reads more than its answer: such
+texts (all mail that was not sent), a recipient's domain, and a code that says yes (the newest mail, until enough of it
+is found).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import reduce
-from operator import or_
+from itertools import product
+from typing import Any
 
 from peewee import SQL, ColumnBase, Database, Expression, ModelSelect, SqliteDatabase, Value, fn
 
@@ -40,7 +44,7 @@ class Filter:
     sender      an address, or ``*@domain``
     recipient   an address or ``*@domain``, in To, Cc or Bcc
     code        of the last reply: ``"550"``, or an RFC 3463 status or the beginning of one: ``"5.7.1"``, ``"5.7"``
-    since       created, or ended, at this moment or later
+    since       ended at this moment or later, or still waiting and created then
     """
 
     states: tuple[str, ...] = ()
@@ -74,28 +78,36 @@ class Filter:
                 words.append(f"{each.name}={value}")
         return " ".join(words) or "all"
 
-    def apply(self, query: ModelSelect[Delivery], db: Database) -> ModelSelect[Delivery]:
-        """`query`, which selects from Delivery joined with Outbox, narrowed to what matches."""
-        conditions = list(self._conditions(db))
-        return query.where(*conditions) if conditions else query
+    def newest(self, db: Database, limit: int, *, before: int | None = None) -> list[int]:
+        """The ids of the newest `limit` messages that match, newest first; with `before`, those below it."""
+        found: list[int] = []
+        for part in _parts(self, db):
+            query = part.select(Delivery.message_id)
+            if before is not None:
+                query = query.where(part.id < before)
+            if len(found) == limit > 0:
+                query = query.where(part.id > found[-1])
+            rows = query.order_by(part.newest_first).limit(limit).tuples().execute(db)
+            found = sorted({*found, *(message_id for (message_id,) in rows)}, reverse=True)[:limit]
+        return found
 
-    def _conditions(self, db: Database) -> Iterable[Expression]:
-        if self.states:
-            yield reduce(or_, (_in_state(word, db) for word in self.states))
-        if self.sender:
-            yield _address(Delivery.sender, self.sender)
-        if self.recipient:
-            yield _for_recipient(self.recipient)
-        if self.tag:
-            yield Outbox.tag == self.tag
-        if self.dedup_key:
-            yield Outbox.dedup_key == self.dedup_key
-        if _CODE.fullmatch(self.code):
-            yield Delivery.last_code == int(self.code)
-        elif self.code:
-            yield (Delivery.last_status == self.code) | Delivery.last_status.startswith(self.code + ".")
-        if self.since:
-            yield (as_moment(db, Outbox.created_at) >= moment(self.since)) | (Delivery.final_at >= self.since)
+    def counts(self, db: Database, most: int) -> Counter[str]:
+        """How many match, by state; of more than `most` only that they are more."""
+        found: dict[int, str] = {}
+        for part in _parts(self, db):
+            query = part.select(Delivery.message_id, Delivery.state)
+            found.update(query.limit(most + 1).tuples().execute(db))
+            if len(found) > most:
+                break
+        return Counter(found.values())
+
+    def all(self, db: Database, *conditions: ColumnBase) -> list[int]:
+        """The ids of all that match and for which these conditions over Delivery hold, in their order."""
+        found: set[int] = set()
+        for part in _parts(self, db):
+            query = part.select(Delivery.message_id).where(*conditions)
+            found.update(message_id for (message_id,) in query.tuples().execute(db))
+        return sorted(found)
 
 
 def written(value: datetime) -> str:
@@ -122,16 +134,184 @@ def as_moment(db: Database, column: UtcDateTimeField) -> ColumnBase:
     return column
 
 
-def _in_state(word: str, db: Database) -> Expression:
-    if word not in (SCHEDULED, DEFERRED):
-        return Delivery.state == word
+# -- parts: what matches one of them matches, and some may match several
+
+
+_Conditions = tuple[ColumnBase, ...]
+
+_ENDED = "ended"
+_WAITING = (str(State.QUEUED), str(State.SENDING), str(State.HELD))
+_FINAL = (str(State.SENT), str(State.FAILED), str(State.EXPIRED), str(State.CANCELLED))
+_OF: dict[str, tuple[str, ...]] = {"": (*_WAITING, *_FINAL), _ENDED: _FINAL}
+"""The states of a word that is none."""
+
+_MOST = 50
+"""Senders of a domain, or status codes, that are looked up one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Conditions that one index answers. `joined`: some of them are over Outbox. That index has what it finds in the
+    order of ids, unless it is `scattered`: then a walk through all ids would look quick to a database, and not be.
+    """
+
+    conditions: _Conditions
+    joined: bool = False
+    scattered: bool = False
+    by_content: bool = False
+
+    @property
+    def id(self) -> Any:
+        return Outbox.id if self.by_content else Delivery.message_id
+
+    @property
+    def newest_first(self) -> Any:
+        return (self.id + SQL("0") if self.scattered else self.id).desc()
+
+    def select(self, *columns: Any) -> ModelSelect[Delivery]:
+        query = Delivery.select(*columns)
+        if self.joined:
+            query = query.join(Outbox, on=(Outbox.id == Delivery.message_id))
+        return query.where(*self.conditions) if self.conditions else query
+
+
+def _parts(which: Filter, db: Database) -> Iterator[_Part]:
+    by_content = bool(which.tag or which.dedup_key)
+    senders, replies = _senders(which, db), _replies(which, db)
+    for word, by_text in _words(which):
+        by_address = which.recipient != "" and not by_text and not _domain(which.recipient)
+        conditions: list[ColumnBase] = [*_content(which), *_of_age(which, word, db)]
+        if which.recipient:
+            conditions.append(_named(which.recipient) if by_text else _tried(which.recipient))
+        aged = which.since is not None and word not in (_ENDED, *_FINAL)
+        scattered = which.since is not None or by_address or word in (*_WAITING, SCHEDULED, DEFERRED)
+        found_otherwise = by_content or by_address
+        conditions += _in_state(word, db, indexed=not found_otherwise)
+        for sender, reply in product(senders, replies):
+            lane = sender(which.since is None and not found_otherwise)
+            yield _Part((*conditions, *lane, *reply), by_content or aged or by_text, scattered, by_content)
+
+
+def _words(which: Filter) -> Iterator[tuple[str, bool]]:
+    """The states to look at, and whether for the text of addresses. "" is all of them, _ENDED all that are final."""
+    words: Iterable[str] = which.states
+    if State.QUEUED in which.states:
+        words = [each for each in which.states if each not in (SCHEDULED, DEFERRED)]
+    if not which.states:
+        words = [_ENDED, *_WAITING] if which.since is not None else [""]
+    if which.sender and which.since is None:  # the index on senders goes on with their states
+        words = [each for word in words for each in _OF.get(word, (word,))]
+    for word in words:
+        yield word, False
+    if which.recipient:
+        for state in dict.fromkeys(each for word in words for each in _OF.get(word, (word,))):
+            if state != State.SENT:  # what was sent has been tried: so the text of most mail is not looked at
+                yield state, True
+
+
+def _in_state(word: str, db: Database, *, indexed: bool) -> Iterator[ColumnBase]:
+    """`indexed`: by an index on states. Without, they are looked at in what another index finds."""
+    if word in ("", _ENDED):
+        return
+    state = word if word not in (SCHEDULED, DEFERRED) else str(State.QUEUED)
+    yield (Delivery.state if indexed else fn.LOWER(Delivery.state)) == state
+    if indexed and word in _FINAL:
+        yield Delivery.final_at.is_null(False)  # in the words of the partial index
+    if state != word:
+        now = fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", "now") if isinstance(db, SqliteDatabase) else fn.CLOCK_TIMESTAMP()
+        counted = (Delivery.failures > 0) | (Delivery.doubts > 0)
+        untried: Expression = ~counted & Delivery.first_attempt_at.is_null() & Delivery.last_reply.is_null()
+        yield Delivery.due_at > now
+        yield untried if word == SCHEDULED else ~untried
+
+
+def _of_age(which: Filter, word: str, db: Database) -> Iterator[ColumnBase]:
+    if which.since is None:
+        return
+    if word == _ENDED or word in _FINAL:
+        yield Delivery.final_at >= which.since
+    else:
+        yield as_moment(db, Outbox.created_at) >= moment(which.since)
+
+
+def _content(which: Filter) -> Iterator[ColumnBase]:
+    if which.tag:
+        yield Outbox.tag == which.tag
+    if which.dedup_key:
+        yield Outbox.dedup_key == which.dedup_key
+
+
+def _senders(which: Filter, db: Database) -> list[Callable[[bool], _Conditions]]:
+    """Conditions on the sender, one of which must hold; each by the index on senders (True), or by another (False)."""
+    lowered, domain = fn.LOWER(Delivery.sender), _domain(which.sender)
+
+    def one(sender: object) -> Callable[[bool], _Conditions]:
+        return lambda indexed: ((Delivery.sender if indexed else lowered) == sender,)
+
+    if not which.sender:
+        return [lambda indexed: ()]
+    if not domain:
+        return [one(_lowered(which.sender))]
     sqlite = isinstance(db, SqliteDatabase)
-    now = fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", "now") if sqlite else fn.CLOCK_TIMESTAMP()
-    counted = (Delivery.failures > 0) | (Delivery.doubts > 0)
-    untried: Expression = ~counted & Delivery.first_attempt_at.is_null() & Delivery.last_reply.is_null()
-    later: Expression = (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now)
-    wanted: Expression = later & (untried if word == SCHEDULED else ~untried)
-    return wanted
+    ending = _lowered(domain)
+    sql = (_SENDERS_SQLITE if sqlite else _SENDERS).replace("?", db.param)
+    found = db.execute_sql(sql, (len(ending), ending, _MOST + 1)).fetchall()
+    if len(found) > _MOST:
+        return [lambda indexed: (lowered.endswith(ending),)]
+    # As bytes: an application may have stored some that are no text.
+    return [one(SQL(f"CAST({db.param} AS TEXT)", [sender])) for (sender,) in found]
+
+
+def _replies(which: Filter, db: Database) -> list[_Conditions]:
+    """Conditions on the last reply, one of which must hold. What says no has indexes, and is asked in their words."""
+    code, code_column, status = which.code, Delivery.last_code, Delivery.last_status
+    if not code:
+        return [()]
+    if _CODE.fullmatch(code):
+        return [(code_column == int(code), *([code_column >= SQL("300")] if int(code) >= 300 else ()))]
+    if not code.startswith("2"):
+        found = [row[0] for row in db.execute_sql(_STATUSES).fetchall()]
+        matching = [each for each in found if each == code or each.startswith(code + ".")]
+        if len(matching) <= _MOST:
+            return [(status == each, SQL("substr(last_status, 1, 1) <> '2'")) for each in matching]
+    return [((status == code) | status.startswith(code + "."),)]
+
+
+# A seek for each that there is, instead of reading them all.
+_PAST = """
+WITH RECURSIVE past (sender) AS (
+  SELECT min(sender) FROM outbox_delivery WHERE {final}
+  UNION ALL
+  SELECT (SELECT min(d.sender) FROM outbox_delivery d WHERE {final} AND d.sender > past.sender)
+  FROM past WHERE past.sender IS NOT NULL
+)"""
+_SENDERS_SQLITE = f"""
+{_PAST.format(final="final_at IS NOT NULL")}
+SELECT CAST(sender AS BLOB) FROM (
+  SELECT sender FROM past
+  UNION SELECT sender FROM outbox_delivery WHERE state = 'queued'
+  UNION SELECT sender FROM outbox_delivery WHERE state = 'sending'
+  UNION SELECT sender FROM outbox_delivery WHERE state = 'held'
+) AS senders WHERE substr(sender, -?) = ? LIMIT ?"""
+_SENDERS = f"""
+{_PAST.format(final="state IN ('sent', 'failed', 'expired', 'cancelled')")}
+SELECT sender FROM (
+  SELECT sender FROM past UNION SELECT sender FROM outbox_delivery WHERE state IN ('queued', 'sending', 'held')
+) AS senders WHERE right(sender, ?) = ? LIMIT ?"""
+_STATUSES = """
+WITH RECURSIVE refused (status) AS (
+  SELECT min(last_status) FROM outbox_delivery WHERE substr(last_status, 1, 1) <> '2'
+  UNION ALL
+  SELECT (SELECT min(d.last_status) FROM outbox_delivery d
+          WHERE substr(d.last_status, 1, 1) <> '2' AND d.last_status > refused.status)
+  FROM refused WHERE refused.status IS NOT NULL
+)
+SELECT status FROM refused WHERE status IS NOT NULL"""
+
+
+def _lowered(address: str) -> str:
+    """As a lane is spelled: the letters of ASCII are small."""
+    return address.encode().lower().decode()
 
 
 def _domain(address: str) -> str:
@@ -139,15 +319,17 @@ def _domain(address: str) -> str:
     return address.removeprefix("*") if address.startswith(("*@", "@")) else ""
 
 
-def _address(column: object, address: str) -> Expression:
-    domain = _domain(address)
-    lowered = fn.LOWER(column)
-    return lowered.endswith(domain.lower()) if domain else lowered == address.lower()
+def _tried(address: str) -> ColumnBase:
+    """A whole address by the index on them; a domain by the recipients of each message that is looked at."""
+    domain, lowered = _domain(address), fn.LOWER(Recipient.address)
+    rows = Recipient.select(Recipient.message_id)
+    if not domain:
+        return Delivery.message_id.in_(rows.where(lowered == address.lower()))
+    return fn.EXISTS(rows.where(Recipient.message_id == Delivery.message_id, lowered.endswith(domain.lower())))
 
 
-def _for_recipient(address: str) -> Expression:
-    """Tried: by the index on addresses. Untried: as a whole word of the columns that the application wrote."""
-    tried = Recipient.select(Recipient.message_id).where(_address(Recipient.address, address))
+def _named(address: str) -> Expression:
+    """As a whole word of the columns that the application wrote."""
     named: Expression | None = None
     for column in (Outbox.recipients, Outbox.cc, Outbox.bcc):
         words: object = fn.LOWER(column)
@@ -156,5 +338,5 @@ def _for_recipient(address: str) -> Expression:
         word = _domain(address) or " " + address
         here = (Value(" ").concat(words).concat(" ")).contains(word.lower() + " ")
         named = here if named is None else named | here
-    # What was sent has been tried: so the text of most mail is not looked at.
-    return Delivery.message_id.in_(tried) | ((Delivery.state != str(State.SENT)) & named)
+    assert named is not None
+    return named

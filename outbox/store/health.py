@@ -115,7 +115,8 @@ def queue(db: Database) -> Queue:
         due=_count(db, due),
         oldest_due_at=UtcDateTimeField().python_value(oldest),
         held=_count(db, Delivery.state == str(State.HELD)),
-        in_doubt=_count(db, (Delivery.state == str(State.HELD)) & (Delivery.doubts > 0)),
+        # In the words of the index: by what waits, and not by all that was ever in doubt.
+        in_doubt=_count(db, (Delivery.state == str(State.HELD)) & (Delivery.doubts > 0) & Delivery.final_at.is_null()),
         stuck=int(db.execute_sql("SELECT count(*) FROM outbox_stuck").fetchone()[0]),
         stuck_ids=tuple(int(row[0]) for row in stuck),
         far=_count(db, (Delivery.state == str(State.QUEUED)) & (Delivery.due_at > now + FAR)),

@@ -18,7 +18,7 @@ committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from threading import Event
@@ -33,7 +33,7 @@ from outbox.errors import DatabaseError
 from outbox.store import audit, changes
 from outbox.store.changes import Row
 from outbox.store.events import EVERYTHING, Recording
-from outbox.store.filters import Filter, among, written
+from outbox.store.filters import DEFERRED, SCHEDULED, Filter, among, written
 from outbox.store.tables import Delivery, Journal, Outbox, Recipient
 
 CHUNK = 100
@@ -166,18 +166,18 @@ def _act(db: Database, action: _Action, which: Filter | Iterable[int], who: str,
 
 
 def _matching(db: Database, verb: str, which: Filter) -> list[int]:
-    states = _ALLOWED[verb]
-    if verb == Verb.RETRY and not which.states:
-        states = DEAD  # a mass retry must not resend what somebody holds, unless that state is named
-    query = (
-        Delivery.select(Delivery.message_id)
-        .join(Outbox, on=(Outbox.id == Delivery.message_id))
-        .where(Delivery.state.in_(sorted(states)))
-        .order_by(Delivery.message_id)
-    )
-    if verb == Verb.RETRY:
-        query = query.where((Delivery.state != str(State.QUEUED)) | (Delivery.due_at > audit.now(db)))
-    return [message_id for (message_id,) in which.apply(query, db).tuples().execute(db)]
+    allowed = {str(state) for state in _ALLOWED[verb]}
+    if State.QUEUED in allowed:
+        allowed |= {SCHEDULED, DEFERRED}
+    # A mass retry must not resend what somebody holds, unless that state is named.
+    default = DEAD if verb == Verb.RETRY else _ALLOWED[verb]
+    words = tuple(each for each in which.states or sorted(map(str, default)) if each in allowed)
+    if not words:
+        return []
+    conditions = []
+    if verb == Verb.RETRY and {State.QUEUED, SCHEDULED, DEFERRED}.intersection(words):
+        conditions.append((Delivery.state != str(State.QUEUED)) | (Delivery.due_at > audit.now(db)))
+    return replace(which, states=words).all(db, *conditions)
 
 
 def _step(
