@@ -73,6 +73,7 @@ def _refuse_copy(config: Config, db: Database) -> None:
 
 
 async def _serve(session: Session, config: Config, errand: Errand, *, quiet: bool) -> int:
+    import gc
     from importlib.metadata import version
 
     from outbox.runner.service import Service
@@ -85,6 +86,10 @@ async def _serve(session: Session, config: Config, errand: Errand, *, quiet: boo
         version=version("mail-outbox"),
         rescue_file=_rescue_file(config),
     )
+    # What is loaded stays: never look through it again. And what a mail needs is no garbage: look for that seldom.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     service.listen_for_signals()
     watch_parent(service.stop)
     return await service.run(errand, lambda remainder: _report(remainder, quiet=quiet))

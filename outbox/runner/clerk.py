@@ -27,6 +27,7 @@ from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError
 from outbox.runner.budget import ByteBudget
+from outbox.runner.looks import Looks
 from outbox.runner.request import WRITES, Answer, Kind, Request, read_content, resolve, set_answer
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
@@ -38,18 +39,10 @@ GROUP = 200
 """At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
 
 GATHER = 0.002
-"""For how many seconds at most requests are gathered, while there come more of them."""
+"""For how many seconds at most requests are gathered."""
 
 BATCH = 64
 """Contents read at a time."""
-
-LOOK_EVERY = 0.02
-"""Seconds between looks at whether somebody else has committed (SQLite)."""
-
-LOOK_CLOSELY = 0.0003
-"""Seconds between looks right after somebody said that a commit is coming. The longer ago, the rarer: after an eighth
-of the time that has passed, which is some 40 looks until they are as rare as ever.
-"""
 
 COURTESY = 0.001
 """Seconds that the lock is left free after a COMMIT while others write."""
@@ -77,7 +70,9 @@ class Clerk:
         self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
         self._contents = self._queues[Kind.CONTENT]
         self._asked: list[Request] = []
-        self._asked_at = 0.0
+        self._soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._out = 0  # messages whose content is in memory
         self._released: deque[tuple[str, int]] = deque()
         self._budget = ByteBudget(byte_budget)  # the clerk's thread's
         self._refused: list[Request] = []
@@ -96,7 +91,7 @@ class Clerk:
         self._others_until = 0.0
         self._committed_at = 0.0
         self._broken_at = float("-inf")
-        self._expecting_since = float("-inf")
+        self.looks = Looks()
 
     async def start(self) -> None:
         """Connect. Raises DatabaseError."""
@@ -149,35 +144,34 @@ class Clerk:
 
     def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
+        self._out -= 1
         self._released.append((account, size))
         if self._contents and not self._asked:
             self._wake()
 
     def expect(self) -> None:
         """Somebody else is about to commit, or just has: look closely for a moment (SQLite)."""
-        self._expecting_since = self._clock.monotonic()
+        self.looks.expect(self._clock.monotonic(), self._committed_at)
         with self._arrived:
             self._arrived.notify()
 
     def _ask(self, kind: Kind, payload: Any) -> asyncio.Future[Any]:
+        """What is asked for together shares a COMMIT. So it is gathered: to the end of this turn of the loop where at
+        least half of the messages under way have asked, and for a little while otherwise. Who is alone does not wait.
+        """
         request = Request(kind, payload, self._loop.create_future())
-        if not self._asked:
-            self._asked_at = self._loop.time()
-            self._loop.call_soon(self._gather, 0)
         self._asked.append(request)
+        if not self._soon and len(self._asked) * 2 >= self._out:
+            self._soon = True
+            self._loop.call_soon(self._hand_in)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(GATHER, self._hand_in)
         return request.future
 
-    def _gather(self, before: int) -> None:
-        """What is asked for together shares a COMMIT: so wait until a turn of the loop brings no more, or for a little
-        while. It also keeps the clerk from taking the interpreter from the loop in the middle of its turn.
-        """
-        asked = len(self._asked)
-        if before < asked < GROUP and self._loop.time() - self._asked_at < GATHER:
-            self._loop.call_soon(self._gather, asked)
-        else:
-            self._hand_in()
-
     def _hand_in(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._soon = None, False
         asked, self._asked = self._asked, []
         for each in asked:
             self._queues[each.kind].append(each)
@@ -265,6 +259,7 @@ class Clerk:
         self._try_refused_again()
         if not self._waiting():
             self._look()
+            return
         group = [each for kind in WRITES for each in self._first(kind)]
         reads = self._first(Kind.READ)
         if group:
@@ -284,8 +279,7 @@ class Clerk:
 
     def _patience(self) -> float | None:
         if self._changes is not None:
-            expecting_for = self._clock.monotonic() - self._expecting_since
-            return min(LOOK_EVERY, max(LOOK_CLOSELY, expecting_for / 8))
+            return self.looks.pause(self._clock.monotonic())
         return RETRY_REFUSED if self._refused else None
 
     def _readable(self, most: int) -> list[Request]:
@@ -316,7 +310,9 @@ class Clerk:
             return
         if changes != self._changes:
             self._changes = changes
-            self._others_until = self._clock.monotonic() + OTHERS_ACTIVE
+            now = self._clock.monotonic()
+            self.looks.found(now)
+            self._others_until = now + OTHERS_ACTIVE
             self._call(self._on_change)
 
     # -- writing
@@ -446,6 +442,7 @@ class Clerk:
                     contents.append(request)
 
     def _hand_over(self, answers: Sequence[Answer]) -> None:
+        self._out += sum(content is not None for _, content, _ in answers)
         for request, content, error in answers:
             if request.future.cancelled() and content is not None:
                 self.release(request.payload[1], content.size)

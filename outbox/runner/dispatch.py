@@ -331,8 +331,8 @@ class Dispatch:
         self._in_flight[name] -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("id=%d: %s", claim.message_id, error, exc_info=error)
-        # Places are refilled a connection's worth at a time: a claim for every one of them would be a commit each.
-        if self._in_flight[name] <= refill * (AHEAD - 1):
+        # Half of them are refilled at a time: a claim for every one of them would be a commit each.
+        if self._in_flight[name] <= refill * AHEAD // 2:
             self._bell.set()
 
     async def drain(self, seconds: float | None) -> int:
