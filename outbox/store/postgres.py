@@ -1,6 +1,6 @@
 """The store on PostgreSQL: many hosts, many runners, no leader. They meet only in the rows they lock.
 
-Batches are one round trip: arrays for the claim and the mark, psycopg's pipeline for the rest.
+Batches are one round trip: the rows of a statement are arrays (arrays.py), and claiming opens the attempts, too.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import peewee
 import psycopg
 
-from outbox.core.settlement import Claim
-from outbox.store import Lane, Mark, Pick
+from outbox.core.settlement import Claim, Fate
+from outbox.store import Content, Lane, Mark, Pick, TransientError
+from outbox.store.arrays import as_arrays, for_arrays
 from outbox.store.database import connect
 from outbox.store.events import ANNOUNCE
 from outbox.store.listener import advisory_key, translated
 from outbox.store.queue import SUSPECTS, SqlStore
-from outbox.store.rows import CLAIMED, as_claim, as_lane, moment
+from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment
 
 # A loose index scan: one seek a lane, in one round trip.
 _LANES = """
@@ -35,29 +37,36 @@ WITH RECURSIVE lane AS (
 )
 SELECT sender, priority, due_at FROM lane"""
 
-# MATERIALIZED is an optimisation fence: a plain `IN (SELECT … LIMIT n)` may be run again and claim too many.
+# MATERIALIZED is an optimisation fence: a plain `IN (SELECT … LIMIT n)` may be run again and claim too many. What is
+# locked stays where it is, so it is found again by its place. The same statement opens the attempts.
+_CLAIM_PICKED = f"""
+, claimed AS (
+  UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = %s,
+    dot_at = NULL, dot_through = NULL
+  WHERE state = 'queued' AND ctid = ANY (ARRAY(SELECT place FROM pick))
+  RETURNING {CLAIMED}
+), opened AS (
+  INSERT INTO outbox_attempt (message_id, claim_no, runner_id, started_at)
+  SELECT message_id, claim_no, %s, %s FROM claimed
+)
+SELECT {CLAIMED} FROM claimed"""
+
 _CLAIM = f"""
 WITH pick AS MATERIALIZED (
-  SELECT due.message_id FROM unnest(%s::text[], %s::int[], %s::int[]) AS lane (sender, priority, count)
+  SELECT due.place FROM unnest(%s::text[], %s::int[], %s::int[]) AS lane (sender, priority, count)
   CROSS JOIN LATERAL (
-    SELECT message_id FROM outbox_delivery
+    SELECT ctid AS place FROM outbox_delivery
     WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority AND due_at <= %s AND crashes = 0
     ORDER BY due_at, message_id LIMIT lane.count FOR UPDATE SKIP LOCKED) AS due
 )
-UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = %s,
-  dot_at = NULL, dot_through = NULL
-WHERE state = 'queued' AND message_id IN (SELECT message_id FROM pick)
-RETURNING {CLAIMED}"""
+{_CLAIM_PICKED}"""
 
 _CLAIM_ONE = f"""
 WITH pick AS MATERIALIZED (
-  SELECT message_id FROM outbox_delivery WHERE state = 'queued' AND message_id = %s AND due_at <= %s
+  SELECT ctid AS place FROM outbox_delivery WHERE state = 'queued' AND message_id = %s AND due_at <= %s
   FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = %s,
-  dot_at = NULL, dot_through = NULL
-WHERE state = 'queued' AND message_id IN (SELECT message_id FROM pick)
-RETURNING {CLAIMED}"""
+{_CLAIM_PICKED}"""
 
 _SUSPECTS = f"""
 SELECT {CLAIMED} FROM outbox_delivery
@@ -70,6 +79,13 @@ FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS m (message_id, claim_no, thro
 WHERE d.message_id = m.message_id AND d.claim_no = m.claim_no AND d.state = 'sending' RETURNING d.message_id"""
 
 
+# Of the batch, what is small and has no files: whoever stops taking has read no more than that.
+_SMALL = """
+AND COALESCE(octet_length(text_body), 0) + COALESCE(octet_length(html_body), 0) + COALESCE(octet_length(raw), 0) < 65536
+AND NOT EXISTS (SELECT FROM outbox_attachment WHERE message_id = outbox.id)"""
+
+_FATES = "SELECT message_id, position, fate FROM outbox_recipient WHERE message_id = ANY (%s) ORDER BY claim_no"
+
 # Listeners look every half second whether the server is back.
 _JUST_STARTED = "SELECT clock_timestamp() < pg_postmaster_start_time() + interval '2 s'"
 
@@ -78,12 +94,25 @@ _JUST_STARTED = "SELECT clock_timestamp() < pg_postmaster_start_time() + interva
 _NOTICE = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 
 
+# The tables are empty when some of these plans are made and full when they are used, so they must not depend on sizes:
+# all that a runner asks goes by keys.
+_BY_KEYS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+
+_BEGIN = "BEGIN; SELECT clock_timestamp()"
+_OPEN = (psycopg.pq.TransactionStatus.INTRANS, psycopg.pq.TransactionStatus.INERROR)
+
+
 class PostgresStore(SqlStore):
     """See `outbox.store.Store`."""
 
     headers_column = "headers::text"
     skip_locked_of = staticmethod(lambda table: f"FOR UPDATE OF {table} SKIP LOCKED")
-    translate = staticmethod(lambda sql: sql.replace("?", "%s"))
+    translate = staticmethod(lru_cache(maxsize=256)(lambda sql: sql.replace("?", "%s")))
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._contents = self.translate(self._content_where("= ANY (?)") + _SMALL)
+        self._began_at: datetime | None = None
 
     def open(self) -> None:
         if self.is_open and self.db.is_connection_usable():
@@ -92,6 +121,11 @@ class PostgresStore(SqlStore):
         with translated():
             self.db = connect(self.url, application_name="outbox runner")
             self.db.execute_sql(_NOTICE)
+            connection = self.db.connection()
+            if connection.info.backend_pid == connection.execute("SELECT pg_backend_pid()").fetchone()[0]:
+                connection.execute(_BY_KEYS)
+            else:  # a pooler: what is set or prepared there may be met by others, or not by us
+                connection.prepare_threshold = None
 
     def close(self) -> None:
         if self.is_open:
@@ -100,8 +134,21 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with translated(), self._cursor().connection.transaction():
-            yield
+        """The clock is read in the same round trip as BEGIN."""
+        with translated():
+            cursor = self._cursor().execute(_BEGIN, prepare=False)
+            try:
+                cursor.nextset()
+                self._began_at = cursor.fetchone()[0]
+                yield
+                if cursor.execute("COMMIT", prepare=False).statusmessage != "COMMIT":
+                    raise TransientError("the transaction was rolled back")
+            except BaseException:
+                if cursor.connection.info.transaction_status in _OPEN:
+                    cursor.execute("ROLLBACK", prepare=False)
+                raise
+            finally:
+                self._began_at = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -109,8 +156,9 @@ class PostgresStore(SqlStore):
             yield
 
     def now(self) -> datetime:
-        """The server's clock: the hosts' clocks differ."""
-        now: datetime = self._all("SELECT clock_timestamp()")[0][0]
+        """The server's clock, in a transaction of when it began: the hosts' clocks differ."""
+        now = self._began_at or self._all("SELECT clock_timestamp()")[0][0]
+        self._began_at = None
         return now.astimezone(UTC)
 
     def changes(self) -> int | None:
@@ -119,16 +167,38 @@ class PostgresStore(SqlStore):
     def _announce(self) -> None:
         self._cursor().execute(ANNOUNCE)
 
+    def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            self._cursor().execute(for_arrays(sql), as_arrays(rows))
+
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
-        if not rows:
+        """Of rows with the same key (their last two columns: message and claim) the first may match."""
+        places: dict[Any, int] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row[-2:], place)
+        if not places:
             return []
-        cursor = self._cursor()
-        cursor.executemany(self.translate(sql), rows, returning=True)
-        matched = []
-        while True:
-            matched.append(cursor.fetchone() is not None)
-            if not cursor.nextset():
-                return matched
+        first = list(places.values())
+        found = self._all(
+            for_arrays(sql), as_arrays(rows if len(first) == len(rows) else [rows[each] for each in first])
+        )
+        matched = [False] * len(rows)
+        for (number,) in found:
+            matched[first[number - 1]] = True
+        return matched
+
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
+        """The small ones in one statement; by itself, what is large or has attachments, or cannot be read."""
+        again = [each.message_id for each in claims if each.claim_no > 1]
+        fates: dict[int, dict[int, Fate]] = {}
+        for message_id, position, fate in self._all(_FATES, (again,)) if again else ():
+            fates.setdefault(message_id, {})[position] = Fate(fate)
+        left = {each.message_id: each for each in claims}
+        for row in self._all(self._contents, (list(left),)):
+            if row[-1] is None:
+                yield left.pop(row[0]), content_of(row[:-1], (), fates.get(row[0], {}))
+        for claim in left.values():
+            yield claim, self.content(claim)
 
     def lanes(self, after: str, limit: int) -> list[Lane]:
         return [as_lane(row) for row in self._all(_LANES, (after, 10, limit))]
@@ -137,14 +207,19 @@ class PostgresStore(SqlStore):
         return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
 
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
-        senders, priorities = [each.sender for each in picks], [each.priority for each in picks]
-        rows = self._all(_CLAIM, (senders, priorities, [each.count for each in picks], moment(now), runner))
+        at = moment(now)
+        lanes = as_arrays([(each.sender, each.priority, each.count) for each in picks])
         order = {each.sender: place for place, each in enumerate(picks)}
-        ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender], row[0], row[1]))
+        ready = [as_claim(row) for row in self._all(_CLAIM, (*lanes, at, runner, runner, at))]
+        ready.sort(key=lambda row: (order[row[2].sender], row[0], row[1]))
         return [claim for _, _, claim in ready]
 
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
-        return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, moment(now), runner))]
+        at = moment(now)
+        return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, at, runner, runner, at))]
+
+    def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:
+        """They were opened by the claim."""
 
     absent_for = 0.5
 
@@ -160,8 +235,7 @@ class PostgresStore(SqlStore):
         return [runner for runner in runners if self._all(sql, (advisory_key(runner),))[0][0]]
 
     def mark(self, marks: Sequence[Mark], now: datetime) -> list[bool]:
-        ids, numbers = [each.message_id for each in marks], [each.claim_no for each in marks]
-        rows = self._all(_MARK, (moment(now), ids, numbers, [each.through for each in marks]))
-        marked = {row[0] for row in rows}
+        rows = as_arrays([(each.message_id, each.claim_no, each.through) for each in marks])
+        marked = {row[0] for row in self._all(_MARK, (moment(now), *rows))}
         self._record_marked((each for each in marks if each.message_id in marked), now)
         return [each.message_id in marked for each in marks]
