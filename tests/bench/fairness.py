@@ -20,7 +20,7 @@ TEN = 10
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    count = bench.size(100_000, 10_000)
+    count = bench.size(100_000, 20_000)
     with Sink(bench) as sink:
         for kind in ("sqlite", "postgres"):
             if kind == "postgres" and bench.postgres is None:
