@@ -39,7 +39,7 @@ class Doorbell:
         self._place = (0, 0)
         self._listening: asyncio.TimerHandle | None = None
 
-    async def attend(self) -> None:
+    def attend(self) -> None:
         """See that somebody hears the bell. To be called every few seconds. Never raises."""
         if not hasattr(socket, "AF_UNIX"):
             return

@@ -25,9 +25,9 @@ from outbox.core.staging import Mode
 from outbox.runner import rescue
 from outbox.runner.assembly import assemble
 from outbox.runner.dispatch import Dispatch
-from outbox.runner.doorbell import Doorbell
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
+from outbox.runner.waking import Waking
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, Waiting, limits, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path
@@ -176,7 +176,7 @@ class Service:
             on_reclaimed=self._ring,
             new_id=clock.token,
         )
-        self._doorbell = None if announced else Doorbell(Path(sqlite_path(config.database)), self._clerk.expect)
+        self._waking = None if announced else Waking(Path(sqlite_path(config.database)), self._clerk)
         self._schedule = Schedule(clock)
 
     async def _revive(self) -> None:
@@ -202,8 +202,8 @@ class Service:
         every(EXPIRE_EVERY, "expire", self._upkeep.expire)
         every(self._config.run.renew, "renew", self._upkeep.renew)
         every(IDLE_EVERY, "idle connections", self._pool.close_idle)
-        if self._doorbell is not None:
-            every(ATTEND_EVERY, "doorbell", self._doorbell.attend)
+        if self._waking is not None:
+            every(ATTEND_EVERY, "waking", self._waking.attend)
         every(FORGET_EVERY, "forget runners", self._upkeep.forget)
         every(WATCH_EVERY, "watch", self._watch)
         every(POST_EVERY, "post events", self._feedback.post)
@@ -319,8 +319,8 @@ class Service:
     async def _end(self) -> None:
         self._stop.set()
         self._dispatch.stop()
-        if self._doorbell is not None:
-            self._doorbell.close()
+        if self._waking is not None:
+            self._waking.close()
         left = await self._drain()  # the lease is renewed meanwhile
         self._schedule.stop()
         if left:
