@@ -29,6 +29,9 @@ TOPICS = (
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
 
 PEERS = "peers"
+BUSY = 0.5
+"""Processes that want to run, for each core, before we begin."""
+
 FOLDER = ROOT / ".venv-bench"
 
 
@@ -103,6 +106,7 @@ def machine(arguments: Sequence[str]) -> dict[str, object]:
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "load": round(os.getloadavg()[0], 1),
         "on": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
@@ -116,13 +120,15 @@ def main(arguments: Sequence[str]) -> int:
     with work_folder(given.folder) as folder, postgres_server(folder) as postgres:
         if postgres is None:
             say("there is no PostgreSQL: its figures are left out (OUTBOX_TEST_POSTGRES can name a server)")
+        where = machine(arguments)
         figures = list(measured(Bench(folder, say, given.quick, postgres), topics))
-    where = machine(arguments)
     print(*(f"{name}: {value}" for name, value in where.items()), sep="  ")
     print(*lines(figures), sep="\n")
     if given.json:
         given.json.write_text(as_json(figures, where), encoding="utf-8")
         say(f"kept in {given.json}")
+    if float(str(where["load"])) > BUSY * (os.cpu_count() or 1):
+        say(f"this machine was busy when it began (load {where['load']}): read the figures as too low")
     missed = sum(each.holds is False for each in figures)
     if missed:
         say(f"{missed} of {sum(each.holds is not None for each in figures)} aims are missed on this machine")

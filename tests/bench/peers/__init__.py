@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tests.bench.drain import CONNECTIONS, drained
+from tests.bench.drain import CONNECTIONS, SLOW, SLOW_CONNECTIONS, drained
 from tests.bench.figures import Bench, Figure, Unmeasurable, at_least
 from tests.bench.ground import Sink
 from tests.bench.peers.postfix import Postfix
@@ -19,7 +19,16 @@ TOPIC = "peers"
 POST_OFFICE_DEFAULT = "django-post_office"
 POST_OFFICE = ("django-post_office==3.12.0", "Django>=5.2,<6")
 PROCRASTINATE = ("procrastinate==3.10.0", "psycopg[binary]>=3.2")
-CONSUMER = ("huey_consumer", "tests.bench.foreign.with_huey.huey", "-k", "thread", "-w", "16", "-n", "-q")
+HUEY_THREADS = 16
+CONSUMER = ("huey_consumer", "tests.bench.foreign.with_huey.huey", "-k", "thread", "-w", str(HUEY_THREADS), "-n", "-q")
+HUEY = Peer(
+    "huey, tuned",
+    f"SQLite, {HUEY_THREADS} threads, each keeps its connection",
+    ("huey==3.5.4",),
+    "with_huey",
+    tuned=True,
+    sender=CONSUMER,
+)
 TUNED_POSTFIX = {
     "initial_destination_concurrency": "8",
     "smtp_destination_concurrency_limit": "8",
@@ -37,9 +46,7 @@ PEERS: tuple[Peer | Postfix, ...] = (
         "with_post_office",
         tuned=True,
     ),
-    Peer(
-        "huey, tuned", "SQLite, 16 threads, each keeps its connection", ("huey==3.5.4",), "with_huey", True, 1, CONSUMER
-    ),
+    HUEY,
     Peer(
         "procrastinate, tuned",
         "2 processes, 16 tasks at a time; each sends in its loop, best with a relay this near",
@@ -62,7 +69,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from ratios(ours, {peer.name: rate for peer, rate in rates.items()})
     yield Figure(TOPIC, "Outbox", ours, "mails/s", note=f"one process, SQLite, {CONNECTIONS} connections")
     for peer, rate in rates.items():
-        yield Figure(TOPIC, peer.name, rate, "mails/s", note=peer.settings)
+        yield Figure(TOPIC, peer.name, rate, "mails/s", note=f"{peer.version}: {peer.settings}")
+    yield from with_a_slow_relay(bench)
 
 
 def _rates(bench: Bench, sink: Sink) -> Iterator[tuple[Peer | Postfix, float]]:
@@ -73,6 +81,23 @@ def _rates(bench: Bench, sink: Sink) -> Iterator[tuple[Peer | Postfix, float]]:
             yield peer, max(peer.rate(bench, sink, bench.size(10_000, 2_000)) for _ in turns)
         except (Unmeasurable, RuntimeError) as why:
             bench.say(f"{peer.name} IS NOT MEASURED: {why}")
+
+
+def with_a_slow_relay(bench: Bench) -> Iterator[Figure]:
+    """At equal connections everybody waits for the relay; what then counts is how many are held, and how cheaply."""
+    with Sink(bench, delay=SLOW, counted=True) as sink:
+        try:
+            theirs = HUEY.rate(bench, sink, bench.size(3_000, 600))
+        except (Unmeasurable, RuntimeError) as why:
+            bench.say(f"{HUEY.name} IS NOT MEASURED: {why}")
+            return
+        equal = drained(bench, "sqlite", sink.port, bench.size(3_000, 600), connections=HUEY_THREADS).rate
+        many = drained(bench, "sqlite", sink.port, bench.size(30_000, 4_000), connections=SLOW_CONNECTIONS).rate
+    about = f"as fast as {HUEY.name}, relay takes 50 ms"
+    note = f"both with {HUEY_THREADS} connections: {equal:,.0f} and {theirs:,.0f} mails/s"
+    yield Figure(TOPIC, f"{about}, equal", equal / theirs, "×", note=note)
+    note = f"one process with {SLOW_CONNECTIONS} connections: {many:,.0f} mails/s"
+    yield Figure(TOPIC, f"{about}, many", many / theirs, "×", note=note)
 
 
 def ratios(ours: float, rates: Mapping[str, float]) -> Iterator[Figure]:

@@ -56,6 +56,11 @@ class Postfix:
     settings: str
     options: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def version(self) -> str:
+        asked = [shutil.which("postconf", path=ADMIN_PATH) or "postconf", "-h", "mail_version"]
+        return f"Postfix {subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()}"
+
     def rate(self, bench: Bench, sink: Sink, count: int) -> float:
         """Mails a second, from the first that the sink has taken to the last. Raises Unmeasurable."""
         if shutil.which("postfix", path=ADMIN_PATH) is None or os.geteuid() != 0:

@@ -36,6 +36,10 @@ class Peer:
     sender: tuple[str, ...] = ()
     on_postgres: bool = False
 
+    @property
+    def version(self) -> str:
+        return self.packages[0].replace("==", " ")
+
     def rate(self, bench: Bench, sink: Sink, count: int) -> float:
         """Mails a second, from the first that the sink has taken to the last."""
         programs = environment(bench, self.packages)
