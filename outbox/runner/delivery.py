@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from outbox.clock import Clock
@@ -31,7 +32,6 @@ from outbox.core.settlement import (
     Fate,
     Policy,
     RecipientFate,
-    Result,
     Sent,
     Settlement,
     Trial,
@@ -45,10 +45,10 @@ from outbox.core.settlement import (
 from outbox.core.staging import Staging
 from outbox.errors import InvalidMessage, VaultError
 from outbox.runner.brakes import Brakes
+from outbox.runner.carriers import Carriers, Ended
 from outbox.runner.clerk import Clerk
 from outbox.runner.conversation import Conversation
 from outbox.runner.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
-from outbox.runner.places import Places
 from outbox.runner.quota import Postponed, Quota
 from outbox.runner.registrar import Registrar
 from outbox.runner.screen import Screen
@@ -57,6 +57,9 @@ from outbox.smtp.pool import Pool
 from outbox.store import Content, Settled
 
 log = logging.getLogger("outbox.delivery")
+
+UNREGISTERED = 10
+"""Messages of unregistered senders that are refused at the same time."""
 
 
 class Delivery:
@@ -90,13 +93,21 @@ class Delivery:
         self._draining = draining
         self._brakes = Brakes()
         registrar.on_change.append(self._see)
-        self._places: defaultdict[str, Places] = defaultdict(Places)
+        self._carriers = Carriers(self._carry, self._places)
+        self._asides: set[asyncio.Future[None]] = set()
         self._journeys: dict[asyncio.Task[None], Journey] = {}
         self.tally: Counter[State] = Counter()
         """How many messages went into which state."""
 
-    async def deliver(self, claim: Claim) -> None:
-        """Attempt it and settle it. Returns when the settlement is committed.
+    def begin(self, claim: Claim, ended: Ended) -> None:
+        """Deliver it, when a place of its account is free. `ended` is called when its settlement is committed, or when
+        it was cut off.
+        """
+        route = self._registrar.registry.resolve(claim.sender)
+        self._carriers.hand("" if route is None else route.account.name, (claim, ended))
+
+    async def _carry(self, claim: Claim, ended: Ended) -> None:
+        """Attempt it and have it settled. Returns when its place is free.
 
         Cancelled, it settles with what is known, and does not wait for the commit. In the middle of a dot nothing is
         known, and the claim is left to whoever takes it back, who will call it a doubt.
@@ -109,32 +120,57 @@ class Delivery:
         except asyncio.CancelledError:
             if not journey.in_doubt and not journey.settled:
                 self._clerk.settle(self._conclude(claim, journey))
+            ended(claim)
             raise
         except Exception as error:  # a mistake of ours must not lose what is known, nor the message
             log.exception("id=%d: internal error", claim.message_id)
             settlement = self._after_error(claim, journey, error)
         finally:
             del self._journeys[task]
-        if not journey.settled:
-            await self._settle(settlement, journey)
+        if journey.settled:
+            self._end(claim, ended, journey, settlement)
+        else:
+            writing = self._clerk.settle(settlement)
+            writing.add_done_callback(partial(self._written, claim, ended, journey, settlement))
+
+    def _written(
+        self, claim: Claim, ended: Ended, journey: Journey, settlement: Settlement, writing: asyncio.Future[Settled]
+    ) -> None:
+        if not writing.cancelled():
+            _warn_if_late(settlement, writing.result())
+        self._end(claim, ended, journey, settlement)
+
+    def _end(self, claim: Claim, ended: Ended, journey: Journey, settlement: Settlement) -> None:
         self.tally[settlement.state] += 1
         log_journey(log, claim, journey, settlement, self._clerk.now)
-        if settlement.result is Result.ACCEPTED or any(each.fate is Fate.ACCEPTED for each in journey.fates):
-            assert journey.letter is not None
-            await self._registrar.relay_answered(journey.letter.account)
+        account = journey.letter.account if journey.letter is not None else None
+        accepted = account is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates)
+        if account is not None and accepted and self._registrar.counts_failures(account):
+            answered = asyncio.ensure_future(self._registrar.relay_answered(account))
+            self._asides.add(answered)
+            answered.add_done_callback(self._asides.discard)
+        ended(claim)
 
     async def _settle(self, settlement: Settlement, journey: Journey) -> None:
-        if await self._clerk.settle(settlement) is Settled.LATE:
-            note = "id=%d: claim %d had been lost; what is true of its result (%s) all the same is kept"
-            log.warning(note, settlement.message_id, settlement.claim_no, settlement.result)
+        _warn_if_late(settlement, await self._clerk.settle(settlement))
         journey.settled = True
 
     def turn_back(self) -> int:
         """Let everything that is not past DATA be given back untried. How many go on to their end."""
+        for claim, ended in self._carriers.take_back():
+            settlement, journey = relinquish(claim), Journey(self._clock.monotonic())
+            writing = self._clerk.settle(settlement)
+            writing.add_done_callback(partial(self._written, claim, ended, journey, settlement))
         turning = [task for task, journey in self._journeys.items() if journey.may_turn_back]
         for task in turning:
             task.cancel()
         return len(self._journeys) - len(turning)
+
+    async def cut_off(self) -> None:
+        """End what is under way, wherever it is."""
+        await self._carriers.cut_off()
+        if self._asides:
+            await asyncio.wait(self._asides, timeout=5)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
         if self._is_late(claim):
@@ -142,20 +178,17 @@ class Delivery:
         route = self._registrar.registry.resolve(claim.sender) or await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
-        async with self._place(route.account):
-            route = self._open_route(claim)
-            if self._is_late(claim):
-                return expire(claim)
-            if self._draining() or route is None:
-                return relinquish(claim)
-            account = route.account
-            content = await self._clerk.content(claim, account.name)
-            try:
-                settlement = await self._send(claim, content, route, journey)
+        if self._draining() or not self._registrar.admits(route, claim.probe, self._clerk.now()):
+            return relinquish(claim)
+        account = route.account
+        content = await self._clerk.content(claim, account.name)
+        try:
+            settlement = await self._send(claim, content, route, journey)
+            if settlement.pause is not None or settlement.probed is not None:
                 await self._tell_others(settlement, account, journey)
-                return settlement
-            finally:
-                self._clerk.release(account.name, content.size)
+            return settlement
+        finally:
+            self._clerk.release(account.name, content.size)
 
     async def _tell_others(self, settlement: Settlement, account: Account, journey: Journey) -> None:
         """A pause, or what a probe has shown, is settled before the place is free, or the next message would run into
@@ -184,17 +217,7 @@ class Delivery:
 
     async def _route(self, sender: str, journey: Journey) -> Route | None:
         """Nobody is called unregistered by a registry that is older than the attempt."""
-        route = self._registrar.registry.resolve(sender)
-        return route or (await self._registrar.newer_than(journey.began)).resolve(sender)
-
-    def _open_route(self, claim: Claim) -> Route | None:
-        """The route as it is now: while the message waited for a place, it may have been paused, or repaired, or be
-        open to probes only.
-        """
-        route = self._registrar.registry.resolve(claim.sender)
-        if route is None or not self._registrar.admits(route, claim.probe, self._clerk.now()):
-            return None
-        return route
+        return (await self._registrar.newer_than(journey.began)).resolve(sender)
 
     def _after_error(self, claim: Claim, journey: Journey, error: Exception) -> Settlement:
         """What is known is not forgotten: fates stay, and a dot that may have been written is a doubt."""
@@ -297,6 +320,15 @@ class Delivery:
         digest = hashlib.sha256(letter.rendered.data).hexdigest()
         return Sent(relay, tls, digest, account.name, account.credential_version, journey.dot_at)
 
-    def _place(self, account: Account) -> Places:
-        """A place among the account's connections. How many there are changes with the runners that share them."""
-        return self._places[account.name].limit(max(1, self._quota.places(account)))
+    def _places(self, account: str) -> int:
+        """How many of its messages may be under way. It changes with the runners that share the account; mail of
+        unregistered senders needs no connection.
+        """
+        known = self._registrar.registry.accounts.get(account)
+        return UNREGISTERED if known is None else max(1, self._quota.places(known))
+
+
+def _warn_if_late(settlement: Settlement, word: Settled) -> None:
+    if word is Settled.LATE:
+        note = "id=%d: claim %d had been lost; what is true of its result (%s) all the same is kept"
+        log.warning(note, settlement.message_id, settlement.claim_no, settlement.result)

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +29,7 @@ from outbox.core.account import Account, Registry, Route
 from outbox.core.pause import Subject
 from outbox.core.settlement import Claim
 from outbox.runner.clerk import Clerk
+from outbox.runner.delivery import Delivery
 from outbox.runner.gate import Gate
 from outbox.runner.registrar import Registrar
 from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
@@ -141,14 +143,14 @@ def _probes(
 
 
 class Dispatch:
-    """The loop above. `deliver` is called for every claim, as an asyncio task of its own."""
+    """The loop above. `delivery` begins with every claim, and says when it has ended."""
 
     def __init__(
         self,
         clerk: Clerk,
         registrar: Registrar,
         runner: Callable[[], str],
-        deliver: Callable[[Claim], Coroutine[None, None, None]],
+        delivery: Delivery,
         gate: Gate,
         *,
         revive: Callable[[], Awaitable[None]],
@@ -161,9 +163,10 @@ class Dispatch:
         self._clerk = clerk
         self._registrar = registrar
         self._runner = runner
-        self._deliver = deliver
+        self._delivery = delivery
         self._gate = gate
         self._poll = poll.total_seconds()
+        self._loop = asyncio.get_running_loop()
         self._bell = asyncio.Event()
         self._cursor = ""
         self._suspect = 0
@@ -172,7 +175,8 @@ class Dispatch:
         self._tries = count(1)
         self._stopping = False
         self._in_flight: Counter[str] = Counter()
-        self._deliveries: dict[asyncio.Task[None], tuple[Claim, float]] = {}
+        self._under_way: dict[tuple[int, int], tuple[str, int, float]] = {}  # claim: account, places, loop time
+        self._ending: asyncio.Future[None] | None = None
         self._revive = revive
         self._announce = announce
         self._asleep = False
@@ -195,11 +199,11 @@ class Dispatch:
     @property
     def claims(self) -> set[tuple[int, int]]:
         """What is being delivered, as (message_id, claim_no)."""
-        return {(each.message_id, each.claim_no) for each, _ in self._deliveries.values()}
+        return set(self._under_way)
 
     @property
     def busy(self) -> int:
-        return len(self._deliveries)
+        return len(self._under_way)
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -312,41 +316,41 @@ class Dispatch:
 
     async def _settle_down(self) -> None:
         """Until every delivery under way has ended, or has gone on for a while."""
-        loop = asyncio.get_running_loop()
-        while young := [task for task, (_, began) in self._deliveries.items() if loop.time() - began < ALONE]:
-            oldest = min(self._deliveries[task][1] for task in young)
-            await asyncio.wait(young, timeout=max(0.001, oldest + ALONE - loop.time()))
+        loop = self._loop
+        while young := [began for _, _, began in self._under_way.values() if loop.time() - began < ALONE]:
+            await self._one_ends(max(0.001, min(young) + ALONE - loop.time()))
+
+    async def _one_ends(self, seconds: float | None) -> None:
+        """Until a delivery ends, for at most so long."""
+        if self._ending is None:
+            self._ending = self._loop.create_future()
+        await asyncio.wait({self._ending}, timeout=seconds)
 
     def _begin(self, claim: Claim) -> None:
         route = self._registrar.registry.resolve(claim.sender)
-        name, refill = ("", 1) if route is None else (route.account.name, route.account.max_connections)
+        name, places = ("", 1) if route is None else (route.account.name, route.account.max_connections)
         self.claimed += 1
         self._in_flight[name] += 1
-        task = asyncio.create_task(self._deliver(claim))
-        self._deliveries[task] = claim, asyncio.get_running_loop().time()
-        task.add_done_callback(partial(self._finished, name, refill))
+        self._under_way[claim.message_id, claim.claim_no] = name, places, self._loop.time()
+        self._delivery.begin(claim, self._ended)
 
-    def _finished(self, name: str, refill: int, task: asyncio.Task[None]) -> None:
-        claim, _ = self._deliveries.pop(task)
+    def _ended(self, claim: Claim) -> None:
+        name, places, _ = self._under_way.pop((claim.message_id, claim.claim_no))
         self._in_flight[name] -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("id=%d: %s", claim.message_id, error, exc_info=error)
+        if self._ending is not None:
+            self._ending.set_result(None)
+            self._ending = None
         # Half of them are refilled at a time: a claim for every one of them would be a commit each.
-        if self._in_flight[name] <= refill * AHEAD // 2:
+        if self._in_flight[name] <= places * AHEAD // 2:
             self._bell.set()
 
     async def drain(self, seconds: float | None) -> int:
         """Wait for the deliveries under way, at most so long (None: to the end). How many are left."""
-        if self._deliveries:
-            await asyncio.wait(self._deliveries, timeout=seconds)
-        return len(self._deliveries)
-
-    async def abandon(self) -> None:
-        """Cut off the deliveries that are left."""
-        for task in self._deliveries:
-            task.cancel()
-        if self._deliveries:
-            await asyncio.wait(self._deliveries, timeout=5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._under_way:
+                    await self._one_ends(None)
+        return len(self._under_way)
 
 
 def behind(lanes: Sequence[Lane]) -> str:

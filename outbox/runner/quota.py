@@ -195,7 +195,7 @@ class Quota:
         """Room for this message to these recipients. What is reserved must be released. Raises DatabaseError when the
         clerk has ended.
         """
-        wants = self._wants(claim, route, addresses)
+        wants = self._wants(claim, route, addresses) if self._limits else ()
         if not wants:
             self._welcome(route)
             return Reservation()

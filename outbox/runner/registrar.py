@@ -113,13 +113,15 @@ class Registrar:
         """The snapshot, taken anew if it is older than `moment` (monotonic)."""
         return await self.refresh(force=self._taken_at <= moment)
 
+    def counts_failures(self, account: Account) -> bool:
+        """Whether the breaker of its relay has counted anything."""
+        now = self.registry.accounts.get(account.name)
+        return now is not None and now.breaker_failures > 0
+
     async def relay_answered(self, account: Account) -> None:
         """A mail was accepted: the breaker, if it had counted anything, starts again from zero. Never raises: the mail
         is settled, and nothing may undo that.
         """
-        now = self.registry.accounts.get(account.name)
-        if now is None or not now.breaker_failures:
-            return
         try:
             await self._clerk.upkeep(partial(_recover, account, self._who))
             await self.refresh(force=True)

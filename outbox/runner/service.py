@@ -156,7 +156,7 @@ class Service:
             self._clerk,
             self._registrar,
             lambda: self._identity.id,
-            self._delivery.deliver,
+            self._delivery,
             self._gate,
             revive=self._revive,
             poll=min(config.run.poll, ANNOUNCED_POLL) if announced else config.run.poll,
@@ -326,7 +326,7 @@ class Service:
         if left:
             why = "by the second signal" if self._at_once.is_set() else "at the end of the grace period"
             log.warning("%d deliveries under way are cut off %s; the next runner takes them back", left, why)
-        await self._dispatch.abandon()
+        await self._delivery.cut_off()
         await self._hang_up()
         await self._login.close()
         await self._feedback.close()

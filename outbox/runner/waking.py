@@ -1,8 +1,8 @@
 """What wakes a runner on SQLite when somebody commits. (On PostgreSQL it is `store.listener`.)
 
-    by itself    the clerk looks OFTEN: nothing can keep it from finding what is there
-    logwatch     Linux tells of a write to the database's log, by whatever program; then the clerk looks closely
-    doorbell     `enqueue()` says that a commit is coming; the same, where nothing tells of writes
+by itself    the clerk looks OFTEN: nothing can keep it from finding what is there
+logwatch     Linux tells of a write to the database's log, by whatever program; then the clerk looks closely
+doorbell     `enqueue()` says that a commit is coming; the same, where nothing tells of writes
 """
 
 from __future__ import annotations
