@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from outbox.core.outcome import Report, Stage
@@ -19,7 +20,8 @@ from outbox.smtp.features import Features
 from outbox.smtp.relay import Relay
 
 
-class Say(NamedTuple):
+@dataclass(slots=True)
+class Say:
     """Write `octets` (perhaps none), then wait for one reply, as long as `stage` allows."""
 
     octets: bytes
@@ -44,7 +46,8 @@ class Derive:
         self.key = hashlib.pbkdf2_hmac("sha256", self._password, self._salt, self._iterations)
 
 
-class Body(NamedTuple):
+@dataclass(slots=True)
+class Body:
     """Write `content`; ask for the dot mark when little is left; go on when all is written and the mark was given.
 
     A reply that arrives before that is sent into the conversation instead of None: the relay gave up on the body.
@@ -53,7 +56,8 @@ class Body(NamedTuple):
     content: bytes
 
 
-class Done(NamedTuple):
+@dataclass(slots=True)
+class Done:
     """The conversation is over."""
 
     report: Report | None
