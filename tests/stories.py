@@ -141,4 +141,4 @@ class Stories:
 
 
 def _store(url: str) -> SqliteStore | PostgresStore:
-    return SqliteStore(url, Clock()) if dialect_of(url) == "sqlite" else PostgresStore(url)
+    return (SqliteStore if dialect_of(url) == "sqlite" else PostgresStore)(url, Clock())

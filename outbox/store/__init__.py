@@ -238,7 +238,7 @@ def open_store(url: str, clock: Clock) -> Store:
     if dialect_of(url) == "postgres":
         from outbox.store.postgres import PostgresStore
 
-        return PostgresStore(url)
+        return PostgresStore(url, clock)
     from outbox.store.sqlite import SqliteStore
 
     return SqliteStore(url, clock)

@@ -5,6 +5,7 @@ Batches are one round trip: the rows of a statement are arrays (arrays.py), and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,11 +15,14 @@ from typing import Any
 import peewee
 import psycopg
 
-from outbox.core.settlement import Claim, Fate
-from outbox.store import Content, Lane, Mark, Pick, TransientError
+from outbox.clock import Clock
+from outbox.core.lifecycle import State
+from outbox.core.settlement import Claim, Fate, Settlement
+from outbox.store import Content, Lane, Mark, Pick, Settled, TransientError
 from outbox.store.arrays import as_arrays, for_arrays
 from outbox.store.database import connect
 from outbox.store.events import ANNOUNCE
+from outbox.store.floors import Floors
 from outbox.store.listener import advisory_key, translated
 from outbox.store.queue import SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment
@@ -37,6 +41,43 @@ WITH RECURSIVE lane AS (
 )
 SELECT sender, priority, due_at FROM lane"""
 
+_EXPIRABLE = """
+SELECT 1 FROM outbox_delivery
+WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at >= %s AND expires_at <= %s LIMIT 1"""
+
+# The same between the lanes whose floors are known, and from those floors on in these.
+_LANES_WITH_FLOORS = """
+SELECT lane.sender, lane.priority, lane.due_at
+FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[]) AS gap (sender, priority, end_sender, end_priority)
+CROSS JOIN LATERAL (
+  WITH RECURSIVE lane AS (
+    (SELECT sender, priority, due_at, 1 AS n FROM outbox_delivery
+     WHERE state = 'queued' AND (sender, priority) > (gap.sender, gap.priority)
+       AND (sender, priority) < (gap.end_sender, gap.end_priority)
+     ORDER BY sender, priority, due_at, message_id LIMIT 1)
+    UNION ALL
+    SELECT next.sender, next.priority, next.due_at, lane.n + 1 FROM lane CROSS JOIN LATERAL (
+      SELECT sender, priority, due_at FROM outbox_delivery
+      WHERE state = 'queued' AND (sender, priority) > (lane.sender, lane.priority)
+        AND (sender, priority) < (gap.end_sender, gap.end_priority)
+      ORDER BY sender, priority, due_at, message_id LIMIT 1) AS next
+    WHERE lane.n < %s
+  )
+  SELECT sender, priority, due_at FROM lane) AS lane
+UNION ALL
+SELECT lane.sender, lane.priority, head.due_at
+FROM unnest(%s::text[], %s::int[], %s::timestamptz[], %s::bigint[]) AS lane (sender, priority, due_at, message_id)
+CROSS JOIN LATERAL (
+  SELECT due_at FROM outbox_delivery
+  WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority
+    AND (due_at, message_id) >= (lane.due_at, lane.message_id)
+  ORDER BY due_at, message_id LIMIT 1) AS head"""
+
+_WRITERS = """
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'outbox'::regclass AND mode = 'RowExclusiveLock'
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
 # MATERIALIZED is an optimisation fence: a plain `IN (SELECT … LIMIT n)` may be run again and claim too many. What is
 # locked stays where it is, so it is found again by its place. The same statement opens the attempts.
 _CLAIM_PICKED = f"""
@@ -53,10 +94,13 @@ SELECT {CLAIMED} FROM claimed"""
 
 _CLAIM = f"""
 WITH pick AS MATERIALIZED (
-  SELECT due.place FROM unnest(%s::text[], %s::int[], %s::int[]) AS lane (sender, priority, count)
+  SELECT due.place
+  FROM unnest(%s::text[], %s::int[], %s::int[], %s::timestamptz[], %s::bigint[])
+    AS lane (sender, priority, count, due_at, message_id)
   CROSS JOIN LATERAL (
     SELECT ctid AS place FROM outbox_delivery
-    WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority AND due_at <= %s AND crashes = 0
+    WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority
+      AND (due_at, message_id) >= (lane.due_at, lane.message_id) AND due_at <= %s AND crashes = 0
     ORDER BY due_at, message_id LIMIT lane.count FOR UPDATE SKIP LOCKED) AS due
 )
 {_CLAIM_PICKED}"""
@@ -98,6 +142,8 @@ _NOTICE = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tc
 # all that a runner asks goes by keys.
 _BY_KEYS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
 
+_BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), 0)
+
 _BEGIN = "BEGIN; SELECT clock_timestamp()"
 _OPEN = (psycopg.pq.TransactionStatus.INTRANS, psycopg.pq.TransactionStatus.INERROR)
 
@@ -109,8 +155,10 @@ class PostgresStore(SqlStore):
     skip_locked_of = staticmethod(lambda table: f"FOR UPDATE OF {table} SKIP LOCKED")
     translate = staticmethod(lru_cache(maxsize=256)(lambda sql: sql.replace("?", "%s")))
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url)
+        self._clock = clock
+        self._floors = Floors()
         self._contents = self.translate(self._content_where("= ANY (?)") + _SMALL)
         self._began_at: datetime | None = None
 
@@ -144,6 +192,7 @@ class PostgresStore(SqlStore):
                 if cursor.execute("COMMIT", prepare=False).statusmessage != "COMMIT":
                     raise TransientError("the transaction was rolled back")
             except BaseException:
+                self._floors.forget()  # what they are above may not have been claimed
                 if cursor.connection.info.transaction_status in _OPEN:
                     cursor.execute("ROLLBACK", prepare=False)
                 raise
@@ -201,18 +250,51 @@ class PostgresStore(SqlStore):
             yield claim, self.content(claim)
 
     def lanes(self, after: str, limit: int) -> list[Lane]:
-        return [as_lane(row) for row in self._all(_LANES, (after, 10, limit))]
+        self._floors.is_time_to_walk(self._clock.monotonic())
+        start, known = (after, 10), self._floors.known((after, 10))[:limit]  # 10: beyond every priority of that sender
+        rows: list[Any] = []
+        if known:
+            keys = [key for key, _ in known]
+            gaps = as_arrays([(*begin, *end) for begin, end in zip([start, *keys], keys, strict=False)])
+            heads = as_arrays([(*key, moment(due_at), message_id) for key, (due_at, message_id) in known])
+            rows = sorted(self._all(_LANES_WITH_FLOORS, (*gaps, limit, *heads)))
+            start = keys[-1]
+        if len(rows) < limit:
+            rows += self._all(_LANES, (*start, limit - len(rows)))
+        return [as_lane(row) for row in rows[:limit]]
 
     def suspects(self, after: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
 
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        if self._floors.wants_to_look(now):
+            self._floors.look(now, [row[0] for row in self._all(_WRITERS)])
         at = moment(now)
-        lanes = as_arrays([(each.sender, each.priority, each.count) for each in picks])
+        rows = self._all(_CLAIM, (*as_arrays([self._lane_row(each) for each in picks]), at, runner, runner, at))
         order = {each.sender: place for place, each in enumerate(picks)}
-        ready = [as_claim(row) for row in self._all(_CLAIM, (*lanes, at, runner, runner, at))]
-        ready.sort(key=lambda row: (order[row[2].sender], row[0], row[1]))
+        ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender], row[0], row[1]))
+        lasts = {claim.sender: (due_at, message_id) for due_at, message_id, claim in ready}
+        counts = Counter(claim.sender for _, _, claim in ready)
+        for pick in picks:
+            if pick.sender in lasts:
+                self._floors.claimed((pick.sender, pick.priority), counts[pick.sender], lasts[pick.sender])
         return [claim for _, _, claim in ready]
+
+    def _lane_row(self, pick: Pick) -> tuple[str, int, int, str | None, int]:
+        due_at, message_id = self._floors[pick.sender, pick.priority] or _BEGINNING
+        return pick.sender, pick.priority, pick.count, moment(due_at), message_id
+
+    def expirable(self, now: datetime) -> bool:
+        """What has expired since nothing had: the index is read from there on, as a lane from its floor."""
+        found = bool(self._all(_EXPIRABLE, (moment(self._floors.unexpired_at or _BEGINNING[0]), moment(now))))
+        self._floors.unexpired_at = None if found else now
+        return found
+
+    def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[Settled]:
+        """What is given back, to be sent when it was due already, comes back below its lane's floor."""
+        if any(each.state is State.QUEUED and (each.due_at is None or each.due_at <= now) for each in settlements):
+            self._floors.forget()
+        return super().settle(settlements, now)
 
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         at = moment(now)
