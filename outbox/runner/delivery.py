@@ -58,6 +58,9 @@ from outbox.store import Content, Settled
 
 log = logging.getLogger("outbox.delivery")
 
+SHORT, LARGE = 2047, 16 * 1024
+"""Octets."""
+
 UNREGISTERED = 10
 """Messages of unregistered senders that are refused at the same time."""
 
@@ -317,8 +320,7 @@ class Delivery:
     def _sent(self, letter: Letter, journey: Journey) -> Sent:
         account = letter.account
         relay, tls = (journey.last.relay, journey.last.tls) if journey.last is not None else ("", "")
-        digest = hashlib.sha256(letter.rendered.data).hexdigest()
-        return Sent(relay, tls, digest, account.name, account.credential_version, journey.dot_at)
+        return Sent(relay, tls, _digest(letter.rendered.data), account.name, account.credential_version, journey.dot_at)
 
     def _places(self, account: str) -> int:
         """How many of its messages may be under way. It changes with the runners that share the account; mail of
@@ -326,6 +328,18 @@ class Delivery:
         """
         known = self._registrar.registry.accounts.get(account)
         return UNREGISTERED if known is None else max(1, self._quota.places(known))
+
+
+def _digest(data: bytes) -> str:
+    """Its SHA-256, in hex. In short pieces: for longer ones hashlib gives the interpreter away, and gets it back late,
+    which is worth it for large mail only.
+    """
+    if len(data) > LARGE:
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for start in range(0, len(data), SHORT):
+        digest.update(data[start : start + SHORT])
+    return digest.hexdigest()
 
 
 def _warn_if_late(settlement: Settlement, word: Settled) -> None:
