@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +12,13 @@ import peewee
 import psycopg
 from psycopg import errors
 
+from outbox.clock import Clock
 from outbox.errors import DatabaseError
 from outbox.store import TransientError
 from outbox.store.database import connect
 from outbox.store.statements import origin_of
+
+log = logging.getLogger("outbox.listener")
 
 # 40001 also comes from an update that races a row's move between partitions, even under SKIP LOCKED.
 _PASSING = (
@@ -32,6 +36,24 @@ RECONNECT_EVERY = 0.25
 """Seconds."""
 
 
+TEND_EVERY = 5.0
+"""Seconds between looks at what is dead in the live partition. Autovacuum comes once a minute, in which a busy runner
+leaves hundreds of MB behind.
+"""
+
+TEND_SHARE = 0.05
+"""Of its time at most VACUUM takes: where an old snapshot keeps it from removing anything, it is long and in vain."""
+
+# Only who owns the table may, and since 17 who has been granted MAINTAIN.
+_MAY_TEND = """
+SELECT s.n_dead_tup >= 20000 AND (pg_has_role(c.relowner, 'USAGE'){maintains})
+FROM pg_class c JOIN pg_stat_all_tables s ON s.relid = c.oid WHERE c.oid = to_regclass('outbox_delivery_live')"""
+_MAINTAINS = " OR has_table_privilege(c.oid, 'MAINTAIN')"
+
+# TRUNCATE, which autovacuum does, would lock out all claims for a moment.
+_TEND = "VACUUM (SKIP_LOCKED, TRUNCATE false) outbox_delivery_live"
+
+
 def advisory_key(runner: str) -> int:
     """A runner's advisory lock: the first 63 bits of its random id."""
     return int(runner[:16], 16) >> 1
@@ -41,7 +63,8 @@ class Listener:
     """A connection of its own that waits for NOTIFY, and holds the runner's advisory lock while it lives.
 
     The lock is free exactly when this connection is gone, so any other runner, on any host, that can take it knows that
-    its owner is dead. `on_notify` and `on_lost` are called from a thread of the listener's own.
+    its owner is dead. Between notifications it keeps the live partition small. `on_notify` and `on_lost` are called
+    from a thread of the listener's own.
     """
 
     def __init__(self, url: str, on_notify: Callable[[], object], on_lost: Callable[[], object]) -> None:
@@ -51,6 +74,8 @@ class Listener:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._runner = ""
+        self._clock = Clock()
+        self._tend_at = 0.0
 
     def take(self, runner: str) -> None:
         """Connect, hold the lock of this runner and begin to listen; after `release`, also for another runner. Raises
@@ -91,6 +116,7 @@ class Listener:
             try:
                 for _ in connection.notifies(timeout=0.5, stop_after=1):
                     self._on_notify()
+                self._tend(connection)
             except (psycopg.Error, OSError):
                 if not stopping.is_set():
                     self._on_lost()
@@ -98,6 +124,22 @@ class Listener:
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
+
+    def _tend(self, connection: psycopg.Connection[Any]) -> None:
+        """Remove what is dead in the live partition, if there is much."""
+        began = self._clock.monotonic()
+        if began < self._tend_at:
+            return
+        try:
+            maintains = _MAINTAINS if connection.info.server_version >= 170000 else ""
+            if (row := connection.execute(_MAY_TEND.format(maintains=maintains)).fetchone()) and row[0]:
+                connection.execute(_TEND)
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            log.debug("cannot vacuum: %s", error)
+        now = self._clock.monotonic()
+        self._tend_at = now + max(TEND_EVERY, (now - began) / TEND_SHARE)
 
     def _connect_again(self, stopping: threading.Event) -> psycopg.Connection[Any] | None:
         wait = 0.0  # at once: until the lock is held again, others may take us for dead

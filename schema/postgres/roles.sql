@@ -58,6 +58,14 @@ GRANT INSERT ON outbox_journal TO outbox_runner;
 GRANT UPDATE (count) ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
 
+-- So that it can VACUUM what it works on. Before PostgreSQL 17 only the owner may, and autovacuum does it alone.
+DO $$
+BEGIN
+  IF current_setting('server_version_num')::integer >= 170000 THEN
+    EXECUTE 'GRANT MAINTAIN ON outbox_delivery_live TO outbox_runner';
+  END IF;
+END $$;
+
 -- The auditor.
 GRANT SELECT (id, token, created_at, erased_at, source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender,
               sender_name, return_path, recipients, cc, bcc, reply_to, subject, dsn_notify, dsn_ret, dsn_envid)
