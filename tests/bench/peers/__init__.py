@@ -21,14 +21,21 @@ POSTFIX_DEFAULT = "Postfix"
 POST_OFFICE = ("django-post_office==3.12.0", "Django>=5.2,<6")
 PROCRASTINATE = ("procrastinate==3.10.0", "psycopg[binary]>=3.2")
 HUEY_THREADS = 16
-CONSUMER = ("huey_consumer", "tests.bench.foreign.with_huey.huey", "-k", "thread", "-w", str(HUEY_THREADS), "-n", "-q")
+HUEY_PACKAGE = ("huey==3.5.4",)
+CONSUMER = ("huey_consumer", "tests.bench.foreign.with_huey.huey", "-n", "-q", "-k")
 HUEY = Peer(
-    "huey, tuned",
-    f"SQLite, {HUEY_THREADS} threads, each keeps its connection",
-    ("huey==3.5.4",),
+    f"huey, {HUEY_THREADS} threads",
+    "SQLite; each keeps its connection",
+    HUEY_PACKAGE,
     "with_huey",
-    tuned=True,
-    sender=CONSUMER,
+    sender=(*CONSUMER, "thread", "-w", str(HUEY_THREADS)),
+)
+HUEY_PROCESSES = Peer(
+    "huey, 2 processes",
+    "SQLite; each keeps its connection",
+    HUEY_PACKAGE,
+    "with_huey",
+    sender=(*CONSUMER, "process", "-w", "2"),
 )
 TUNED_POSTFIX = {
     "initial_destination_concurrency": "20",
@@ -47,6 +54,7 @@ PEERS: tuple[Peer | Postfix, ...] = (
         tuned=True,
     ),
     HUEY,
+    HUEY_PROCESSES,
     Peer(
         "procrastinate, tuned",
         "2 processes, 16 tasks at a time; each sends in its loop, best with a relay this near",
