@@ -25,6 +25,7 @@ TOPICS = (
     "drain",
     "memory",
     "fairness",
+    "latency",
     "history",
 )
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
