@@ -38,11 +38,17 @@ T = TypeVar("T")
 GROUP = 200
 """At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
 
-GATHER = 0.002
-"""For how many seconds at most requests are gathered."""
+GATHER, LONGEST_GATHER = 0.001, 0.01
+"""For how many seconds at most requests are gathered; longer where a COMMIT takes long, …"""
+
+GATHER_SHARE = 3
+"""… so that it takes no more than about a quarter of the time."""
 
 BATCH = 64
 """Contents read at a time."""
+
+LONG_READ = 1024 * 1024
+"""Octets of contents for which a dot mark has to wait."""
 
 COURTESY = 0.001
 """Seconds that the lock is left free after a COMMIT while others write."""
@@ -90,6 +96,7 @@ class Clerk:
         self._changes: int | None = None
         self._others_until = 0.0
         self._committed_at = 0.0
+        self._lasts = 0.0  # a transaction, of late
         self._broken_at = float("-inf")
         self.looks = Looks()
 
@@ -165,7 +172,8 @@ class Clerk:
             self._soon = True
             self._loop.call_soon(self._hand_in)
         elif self._timer is None:
-            self._timer = self._loop.call_later(GATHER, self._hand_in)
+            wait = min(LONGEST_GATHER, max(GATHER, GATHER_SHARE * self._lasts))
+            self._timer = self._loop.call_later(wait, self._hand_in)
         return request.future
 
     def _hand_in(self) -> None:
@@ -358,7 +366,7 @@ class Clerk:
     def _transact(self, group: Sequence[Request]) -> list[Answer]:
         """One transaction. Members of one kind that have a batch verb go through it together."""
         self._be_courteous()
-        store = self._store
+        store, began = self._store, self._clock.monotonic()
         with store.transaction():
             now = store.now()
             self._offset = now - self._clock.now()
@@ -375,6 +383,7 @@ class Clerk:
             # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
             answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
         self._committed_at = self._clock.monotonic()
+        self._lasts += (self._committed_at - began - self._lasts) / 4
         return answers
 
     def _be_courteous(self) -> None:
@@ -399,7 +408,7 @@ class Clerk:
             return (request, None, error)
 
     def _read_contents(self) -> None:
-        """A batch, as far as the byte budget goes. A dot mark that has come meanwhile goes first."""
+        """A batch, as far as the byte budget goes. Behind large ones, a dot mark that has come meanwhile goes first."""
         asked = {each.payload[0].message_id: each for each in self._readable(BATCH)}
         if not asked:
             return
@@ -414,9 +423,11 @@ class Clerk:
         """Into `answers`, from `asked`: what a fault interrupts goes on where it was."""
         try:
             with self._store.reading():
+                octets = 0
                 for claim, content in self._store.contents([each.payload[0] for each in asked.values()]):
                     answers.append(self._take_content(asked.pop(claim.message_id), content))
-                    if self._queues[Kind.MARK] or not self._budget.has_room:
+                    octets += content.size
+                    if not self._budget.has_room or (octets > LONG_READ and self._queues[Kind.MARK]):
                         return
         except TransientError:
             raise
