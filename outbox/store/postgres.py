@@ -48,7 +48,7 @@ WHERE state = 'queued' AND expires_at IS NOT NULL AND expires_at >= %s AND expir
 # The same between the lanes whose floors are known, and from those floors on in these.
 _LANES_WITH_FLOORS = """
 SELECT lane.sender, lane.priority, lane.due_at
-FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[]) AS gap (sender, priority, end_sender, end_priority)
+FROM unnest((SELECT %s::text[]), %s::int[], %s::text[], %s::int[]) AS gap (sender, priority, end_sender, end_priority)
 CROSS JOIN LATERAL (
   WITH RECURSIVE lane AS (
     (SELECT sender, priority, due_at, 1 AS n FROM outbox_delivery
@@ -66,7 +66,7 @@ CROSS JOIN LATERAL (
   SELECT sender, priority, due_at FROM lane) AS lane
 UNION ALL
 SELECT lane.sender, lane.priority, head.due_at
-FROM unnest(%s::text[], %s::int[], %s::timestamptz[], %s::bigint[]) AS lane (sender, priority, due_at, message_id)
+FROM unnest((SELECT %s::text[]), %s::int[], %s::timestamptz[], %s::bigint[]) AS lane (sender, priority, due_at, message_id)
 CROSS JOIN LATERAL (
   SELECT due_at FROM outbox_delivery
   WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority
@@ -95,19 +95,21 @@ SELECT {CLAIMED} FROM claimed"""
 _CLAIM = f"""
 WITH pick AS MATERIALIZED (
   SELECT due.place
-  FROM unnest(%s::text[], %s::int[], %s::int[], %s::timestamptz[], %s::bigint[])
+  FROM unnest((SELECT %s::text[]), %s::int[], %s::int[], %s::timestamptz[], %s::bigint[])
     AS lane (sender, priority, count, due_at, message_id)
   CROSS JOIN LATERAL (
     SELECT ctid AS place FROM outbox_delivery
     WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority
       AND (due_at, message_id) >= (lane.due_at, lane.message_id) AND due_at <= %s AND crashes = 0
     ORDER BY due_at, message_id LIMIT lane.count FOR UPDATE SKIP LOCKED) AS due
+  WHERE EXISTS (SELECT FROM outbox_runner WHERE id = %s AND dead_at IS NULL)
 )
 {_CLAIM_PICKED}"""
 
 _CLAIM_ONE = f"""
 WITH pick AS MATERIALIZED (
   SELECT ctid AS place FROM outbox_delivery WHERE state = 'queued' AND message_id = %s AND due_at <= %s
+    AND EXISTS (SELECT FROM outbox_runner WHERE id = %s AND dead_at IS NULL)
   FOR UPDATE SKIP LOCKED
 )
 {_CLAIM_PICKED}"""
@@ -119,7 +121,7 @@ ORDER BY message_id LIMIT %s"""
 
 _MARK = """
 UPDATE outbox_delivery AS d SET dot_at = %s, dot_through = m.through
-FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS m (message_id, claim_no, through)
+FROM unnest((SELECT %s::bigint[]), %s::int[], %s::int[]) AS m (message_id, claim_no, through)
 WHERE d.message_id = m.message_id AND d.claim_no = m.claim_no AND d.state = 'sending' RETURNING d.message_id"""
 
 
@@ -159,7 +161,7 @@ class PostgresStore(SqlStore):
         super().__init__(url)
         self._clock = clock
         self._floors = Floors()
-        self._contents = self.translate(self._content_where("= ANY (?)") + _SMALL)
+        self._contents = self.translate(self._content_where("= ANY ((SELECT ?::bigint[])::bigint[])") + _SMALL)
         self._began_at: datetime | None = None
 
     def open(self) -> None:
@@ -270,7 +272,7 @@ class PostgresStore(SqlStore):
         if self._floors.wants_to_look(now):
             self._floors.look(now, [row[0] for row in self._all(_WRITERS)])
         at = moment(now)
-        rows = self._all(_CLAIM, (*as_arrays([self._lane_row(each) for each in picks]), at, runner, runner, at))
+        rows = self._claimed(_CLAIM, runner, *as_arrays([self._lane_row(each) for each in picks]), at=at)
         order = {each.sender: place for place, each in enumerate(picks)}
         ready = sorted(map(as_claim, rows), key=lambda row: (order[row[2].sender], row[0], row[1]))
         lasts = {claim.sender: (due_at, message_id) for due_at, message_id, claim in ready}
@@ -294,11 +296,23 @@ class PostgresStore(SqlStore):
         """What is given back, to be sent when it was due already, comes back below its lane's floor."""
         if any(each.state is State.QUEUED and (each.due_at is None or each.due_at <= now) for each in settlements):
             self._floors.forget()
-        return super().settle(settlements, now)
+        if any(each.pause is not None or each.probed is not None for each in settlements):
+            return super().settle(settlements, now)
+        with self._cursor().connection.pipeline():  # nobody waits for the statements that only write
+            return super().settle(settlements, now)
 
     def _claim_single(self, runner: str, message_id: int, now: datetime) -> list[Claim]:
         at = moment(now)
-        return [as_claim(row)[2] for row in self._all(_CLAIM_ONE, (message_id, at, runner, runner, at))]
+        return [as_claim(row)[2] for row in self._claimed(_CLAIM_ONE, runner, message_id, at=at)]
+
+    def _claimed(self, sql: str, runner: str, *which: object, at: str | None) -> list[Any]:
+        rows = self._all(sql, (*which, at, runner, runner, runner, at))
+        if not rows:
+            super()._must_live(runner)
+        return rows
+
+    def _must_live(self, runner: str) -> None:
+        """The claim itself takes nothing for the dead."""
 
     def _open_attempts(self, runner: str, claims: Sequence[Claim], now: datetime) -> None:
         """They were opened by the claim."""
