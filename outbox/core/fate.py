@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from outbox.core.judge import classify
 from outbox.core.message import Recipient
 from outbox.core.outcome import Outcome, Report, Scope, Stage, Verdict
+from outbox.core.record import record
 from outbox.core.reply import Reply
 from outbox.core.rules import Rules
 
@@ -26,7 +26,7 @@ SETTLED_FATES = frozenset({Fate.ACCEPTED, Fate.BOUNCED})
 """Recipients that are not tried again: one was delivered, the other refused for good."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trial:
     """One SMTP transaction of an attempt: whom it was for, and what happened."""
 
@@ -34,7 +34,7 @@ class Trial:
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecipientFate:
     recipient: Recipient
     fate: Fate

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from outbox.core.dsn import NO_DSN, Dsn
+from outbox.core.record import record
 from outbox.core.reply import Reply
 
 
@@ -67,7 +68,7 @@ class Outcome:
     rule: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Envelope:
     """What MAIL and RCPT say: a return path (``""`` is the null one) and bare addresses, each with ASCII (IDNA)
     domain; and what is asked of notifications.
@@ -78,7 +79,7 @@ class Envelope:
     dsn: Dsn = NO_DSN
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What happened in one SMTP transaction, or in the attempt to begin one. The transport returns it and never raises.
 

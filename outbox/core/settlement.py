@@ -7,7 +7,7 @@ Only `decide` decides. It is told what the relay did (reports), never asks, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -25,6 +25,7 @@ from outbox.core.outcome import Outcome, Scope, Stage
 from outbox.core.pause import Pause as Pause
 from outbox.core.pause import Probe, Probed, pause_for, probed
 from outbox.core.policy import Policy as Policy
+from outbox.core.record import record
 from outbox.core.reply import Reply
 
 
@@ -40,7 +41,7 @@ class Result(StrEnum):
     PAUSED = "paused"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claim:
     """A message that a runner holds: the narrow row of `outbox_delivery` as the claim returned it. `claim_no` is
     the fence. `probe`: what this message tries for all the others, where something is half-open.
@@ -63,7 +64,7 @@ class Claim:
         return self.expires_at is not None and self.expires_at <= now
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settlement:
     """What is written, fenced by `claim_no`, in one transaction: the delivery, its attempt, its recipients, a pause,
     and what a probe has shown.
@@ -110,7 +111,7 @@ class Sent(NamedTuple):
 NOT_SENT = Sent()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attempt:
     """Everything `decide` needs to know about an attempt that reached the relay, or tried to.
 

@@ -16,13 +16,14 @@ from outbox.core.judge import classify
 from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient
 from outbox.core.outcome import Report, Scope, Stage, Verdict
+from outbox.core.record import record
 from outbox.core.render import Rendered
 from outbox.core.rules import Rules
 from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
 from outbox.smtp.connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Letter:
     """A message ready to be sent: whom it still has to reach, and the bytes. `withheld` are the fates of those who are
     not tried, whatever the relay says.

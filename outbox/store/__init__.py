@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from outbox.core.message import Message
+from outbox.core.record import record
 from outbox.core.settlement import Claim, Fate, RecipientFate, Settlement
 from outbox.errors import InvalidMessage
 
@@ -59,7 +60,7 @@ class Pick:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mark:
     """A request for the dot mark: from its commit on, a crash is a doubt.
 
@@ -73,7 +74,7 @@ class Mark:
     fates: tuple[RecipientFate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Content:
     """What a claimed message says, read after the claim; `fates` by position, of earlier attempts. `size` in bytes."""
 
