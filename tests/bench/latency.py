@@ -100,7 +100,7 @@ def awake(ground: Ground, ear: Ear, runner: Process) -> None:
 
 
 def waits(bench: Bench, ground: Ground, ear: Ear) -> Iterator[Figure]:
-    kind, count = ground.kind, bench.size(300, 15)
+    kind, count = ground.kind, bench.size(300, 8)
     p50, p99 = AIMS[kind]
     plain, commits = sample(ear, lambda: by_sql(ground), count)
     note = f"{count} mails at odd moments, the connection to the relay open; their own INSERT and COMMIT: p50 "
@@ -147,8 +147,8 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 
 def idle(bench: Bench, ground: Ground, runner: Process) -> Figure:
-    seconds = bench.size(20, 2)
-    time.sleep(bench.size(int(SETTLED), 1))
+    seconds = bench.size(20, 1)
+    time.sleep(SETTLED if seconds > 1 else 0.5)
     began, before = time.monotonic(), runner.cpu
     time.sleep(seconds)
     used = (runner.cpu - before) / (time.monotonic() - began) * 1000
