@@ -94,8 +94,9 @@ class Connection(asyncio.Protocol):
         return report or connection._useless()
 
     async def deliver(self, envelope: Envelope, message: Rendered, mark: Mark) -> Report:
-        """One transaction. `mark` is awaited when 64 KiB or less of the body are left, and the dot follows only if it
-        says True. Never raises for what the relay does. Cancelled, it closes the connection at once.
+        """One transaction. `mark` is awaited when 64 KiB or less of the body are left (with a small one, before any of
+        it is written), and the dot follows only if it says True. Never raises for what the relay does. Cancelled, it
+        closes the connection at once.
         """
         assert not self._dialogue.busy, "one transaction at a time"
         if not self.session.usable:

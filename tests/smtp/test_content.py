@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from outbox.core.outcome import Stage
 from outbox.core.render import Rendered
+from outbox.smtp.connection import CHUNK
 from outbox.smtp.transaction import content_flaw, stuffed
 from tests import relay as scripted
 from tests.smtp.sending import TO_ANN, Mark, account, connect, run
@@ -52,6 +53,10 @@ CONTENTS = {
     "a line of 1200 octets": b"x" * 1200 + b"\r\n",
     "just over a chunk": b"x\r\n" * 21846,
     "8 bits": b"\xff\xfe\r\n",
+    **{
+        f"a dot {off} octets from the edge of a chunk": b"x" * (CHUNK + off - 2) + b"\r\n." * 30_000 + b"\r\n"
+        for off in range(-3, 4)
+    },
 }
 
 
@@ -73,6 +78,13 @@ def received(content: bytes) -> bytes:
     with scripted.Relay() as relay:
         run(story(relay))
     return relay.messages[0].content
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([b"\r\n", b".", b"a", b"\r\n."]), max_size=30).map(b"".join), st.integers(2, 8))
+def test_a_content_is_stuffed_in_pieces_as_it_is_as_a_whole(content: bytes, size: int) -> None:
+    cuts = [stuffed(content, start, start + size) for start in range(0, len(content), size)]
+    assert b"".join(cuts) == stuffed(content)
 
 
 pieces = st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"\0", b"a", b"..", b"\r\n.\r\n"]), max_size=12).map(
