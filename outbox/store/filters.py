@@ -6,8 +6,8 @@ journal keeps.
 
 LIMITS: a recipient who has not been tried yet has no row of their own; such mail is found by the text of its address
 columns, unless it was sent, and mail given as `raw` only once it has been tried. What reads more than its answer: such
-texts (all mail that was not sent), a recipient's domain, and a code that says yes (the newest mail, until enough of it
-is found).
+texts (of what waits, has expired, was cancelled, or failed without a relay's word), a recipient's domain, and a code
+that says yes (the newest mail, until enough of it is found).
 """
 
 from __future__ import annotations
@@ -185,10 +185,16 @@ def _parts(which: Filter, db: Database) -> Iterator[_Part]:
             conditions.append(_named(which.recipient) if by_text else _tried(which.recipient))
         aged = which.since is not None and word not in (_ENDED, *_FINAL)
         scattered = which.since is not None or by_address or word in (*_WAITING, SCHEDULED, DEFERRED)
-        found_otherwise = by_content or by_address
-        conditions += _in_state(word, db, indexed=not found_otherwise)
+        # PostgreSQL knows by its statistics which index is best; SQLite has none, and is left no choice.
+        sqlite = isinstance(db, SqliteDatabase)
+        by_state = not (sqlite and (by_content or by_address))
+        conditions += _in_state(word, db, indexed=by_state)
+        if which.sender and word in _FINAL and by_state:
+            conditions.append(Delivery.final_at.is_null(False))  # in the words of the index on senders
+        if by_text and word == State.FAILED:  # what a relay has refused has been tried for everybody
+            conditions.append(Delivery.last_code.is_null())
         for sender, reply in product(senders, replies):
-            lane = sender(which.since is None and not found_otherwise)
+            lane = sender(by_state and not (sqlite and which.since is not None))
             yield _Part((*conditions, *lane, *reply), by_content or aged or by_text, scattered, by_content)
 
 
@@ -215,8 +221,6 @@ def _in_state(word: str, db: Database, *, indexed: bool) -> Iterator[ColumnBase]
         return
     state = word if word not in (SCHEDULED, DEFERRED) else str(State.QUEUED)
     yield (Delivery.state if indexed else fn.LOWER(Delivery.state)) == state
-    if indexed and word in _FINAL:
-        yield Delivery.final_at.is_null(False)  # in the words of the partial index
     if state != word:
         now = fn.STRFTIME("%Y-%m-%dT%H:%M:%fZ", "now") if isinstance(db, SqliteDatabase) else fn.CLOCK_TIMESTAMP()
         counted = (Delivery.failures > 0) | (Delivery.doubts > 0)

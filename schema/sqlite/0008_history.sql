@@ -5,6 +5,8 @@ CREATE INDEX outbox_delivery_lane ON outbox_delivery (sender, state) WHERE final
 -- The last that failed (expired, was cancelled). outbox_delivery_bad is in the order of time, this in that of ids.
 CREATE INDEX outbox_delivery_unsent ON outbox_delivery (state)
   WHERE state = 'failed' OR state = 'expired' OR state = 'cancelled';
+-- What failed without a relay's word: nobody it was for has been tried.
+CREATE INDEX outbox_delivery_unheard ON outbox_delivery (state) WHERE state = 'failed' AND last_code IS NULL;
 -- What a relay said, but for its thanks.
 CREATE INDEX outbox_delivery_code ON outbox_delivery (last_code) WHERE last_code >= 300;
 CREATE INDEX outbox_delivery_status ON outbox_delivery (last_status) WHERE substr(last_status, 1, 1) <> '2';
