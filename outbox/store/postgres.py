@@ -66,7 +66,8 @@ CROSS JOIN LATERAL (
   SELECT sender, priority, due_at FROM lane) AS lane
 UNION ALL
 SELECT lane.sender, lane.priority, head.due_at
-FROM unnest((SELECT %s::text[]), %s::int[], %s::timestamptz[], %s::bigint[]) AS lane (sender, priority, due_at, message_id)
+FROM unnest((SELECT %s::text[]), %s::int[], %s::timestamptz[], %s::bigint[])
+  AS lane (sender, priority, due_at, message_id)
 CROSS JOIN LATERAL (
   SELECT due_at FROM outbox_delivery
   WHERE state = 'queued' AND sender = lane.sender AND priority = lane.priority

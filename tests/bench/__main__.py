@@ -27,6 +27,7 @@ TOPICS = (
     "fairness",
     "latency",
     "history",
+    "postgres",
 )
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
 
