@@ -81,6 +81,8 @@ class Statistics:
 def statistics(db: Database, since: timedelta = timedelta(days=1), by: By | None = None) -> Statistics:
     """The numbers now, and of the time `since` ago until now."""
     with audit.snapshot(db):
+        if not isinstance(db, SqliteDatabase):  # to start a second process takes longer than all this
+            db.execute_sql("SET LOCAL max_parallel_workers_per_gather = 0")
         now = audit.now(db)
         start = now - since
         return Statistics(
