@@ -26,9 +26,10 @@ from typing import Any, TypeVar
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError
-from outbox.runner.budget import ByteBudget
+from outbox.runner.contents import Contents
+from outbox.runner.gather import Gather
 from outbox.runner.looks import Looks
-from outbox.runner.request import WRITES, Answer, Kind, Request, read_content, resolve, set_answer
+from outbox.runner.request import WRITES, AbandonedError, Answer, Kind, Request, resolve, set_answer
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
 log = logging.getLogger("outbox.clerk")
@@ -37,18 +38,6 @@ T = TypeVar("T")
 
 GROUP = 200
 """At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
-
-GATHER, LONGEST_GATHER = 0.001, 0.01
-"""For how many seconds at most requests are gathered; longer where a COMMIT takes long, …"""
-
-GATHER_SHARE = 3
-"""… so that it takes no more than about a quarter of the time."""
-
-BATCH = 64
-"""Contents read at a time."""
-
-LONG_READ = 1024 * 1024
-"""Octets of contents for which a dot mark has to wait."""
 
 COURTESY = 0.001
 """Seconds that the lock is left free after a COMMIT while others write."""
@@ -74,13 +63,9 @@ class Clerk:
         self._clock = clock
         self._on_change = on_change
         self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
-        self._contents = self._queues[Kind.CONTENT]
-        self._asked: list[Request] = []
-        self._soon = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._out = 0  # messages whose content is in memory
-        self._released: deque[tuple[str, int]] = deque()
-        self._budget = ByteBudget(byte_budget)  # the clerk's thread's
+        self._contents = Contents(store, byte_budget)
+        self._queues[Kind.CONTENT] = self._contents.asked
+        self._gather = Gather(self._hand_in)
         self._refused: list[Request] = []
         self._retry_at = 0.0
         self._arrived = threading.Condition()
@@ -96,7 +81,6 @@ class Clerk:
         self._changes: int | None = None
         self._others_until = 0.0
         self._committed_at = 0.0
-        self._lasts = 0.0  # a transaction, of late
         self._broken_at = float("-inf")
         self.looks = Looks()
 
@@ -127,33 +111,33 @@ class Clerk:
 
     def mark(self, mark: Mark) -> asyncio.Future[bool]:
         """The dot mark. Done only when it is committed (True), or when the claim turns out to be lost (False)."""
-        return self._ask(Kind.MARK, mark)
+        return self._gather.ask(Kind.MARK, mark)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[Settled]:
-        return self._ask(Kind.SETTLE, settlement)
+        return self._gather.ask(Kind.SETTLE, settlement)
 
     def claim(self, verb: Callable[[Store, datetime], list[Claim]]) -> asyncio.Future[list[Claim]]:
-        return self._ask(Kind.CLAIM, verb)
+        return self._gather.ask(Kind.CLAIM, verb)
 
     def upkeep(self, verb: Callable[[Store, datetime], T]) -> asyncio.Future[T]:
         """Any other statements, in a transaction."""
-        return self._ask(Kind.UPKEEP, verb)
+        return self._gather.ask(Kind.UPKEEP, verb)
 
     def read(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
         """Statements that only read, outside any transaction."""
-        return self._ask(Kind.READ, verb)
+        return self._gather.ask(Kind.READ, verb)
 
     def content(self, claim: Claim, account: str) -> asyncio.Future[Content]:
         """What a claimed message says, as soon as the byte budget has room for one more of this account. Give the room
         back with `release`.
         """
-        return self._ask(Kind.CONTENT, (claim, account))
+        return self._gather.ask(Kind.CONTENT, (claim, account))
 
     def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
-        self._out -= 1
-        self._released.append((account, size))
-        if self._contents and not self._asked:
+        self._gather.under_way -= 1
+        self._contents.release(account, size)
+        if self._contents.asked:
             self._wake()
 
     def expect(self) -> None:
@@ -162,25 +146,7 @@ class Clerk:
         with self._arrived:
             self._arrived.notify()
 
-    def _ask(self, kind: Kind, payload: Any) -> asyncio.Future[Any]:
-        """What is asked for together shares a COMMIT. So it is gathered: to the end of this turn of the loop where at
-        least half of the messages under way have asked, and for a little while otherwise. Who is alone does not wait.
-        """
-        request = Request(kind, payload, self._loop.create_future())
-        self._asked.append(request)
-        if not self._soon and len(self._asked) * 2 >= self._out:
-            self._soon = True
-            self._loop.call_soon(self._hand_in)
-        elif self._timer is None:
-            wait = min(LONGEST_GATHER, max(GATHER, GATHER_SHARE * self._lasts))
-            self._timer = self._loop.call_later(wait, self._hand_in)
-        return request.future
-
-    def _hand_in(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._soon = None, False
-        asked, self._asked = self._asked, []
+    def _hand_in(self, asked: list[Request]) -> None:
         for each in asked:
             self._queues[each.kind].append(each)
             if self._ended and each.kind is not Kind.SETTLE:
@@ -199,7 +165,7 @@ class Clerk:
         """Write what is left, for at most `patience` seconds or until `hurry` is set; return the settlements that could
         not be written.
         """
-        self._hand_in()
+        self._gather.hand_in()
         with self._arrived:
             self._stopping = True
             self._contents.clear()
@@ -215,7 +181,7 @@ class Clerk:
         await asyncio.wait({gone}, timeout=LAST_WORDS)
         for each in (gone, hurried):
             each.cancel()
-        self._hand_in()
+        self._gather.hand_in()
         with self._arrived:
             return [each.payload for each in (*self._queues[Kind.SETTLE], *self._refused)]
 
@@ -232,13 +198,13 @@ class Clerk:
             self._store.open()
             self._changes = self._store.changes()
         except BaseException as error:  # noqa: BLE001 -- whoever awaits start() is told, whatever it is
-            self._answer(self._opened, None, error)
+            self._call(set_answer, self._opened, None, error)
             return
-        self._answer(self._opened, None, None)
+        self._call(set_answer, self._opened, None, None)
         try:
             while not self._finished():
                 self._serve()
-        except _AbandonedError:
+        except AbandonedError:
             log.warning("the database did not answer in time; what was not written goes to the rescue file")
         finally:
             self._dismiss()
@@ -283,31 +249,12 @@ class Clerk:
         return [queue[place] for place in range(min(len(queue), GROUP))]
 
     def _waiting(self) -> bool:
-        return any(queue for kind, queue in self._queues.items() if kind is not Kind.CONTENT) or bool(self._readable(1))
+        return any(self._queues[kind] for kind in (*WRITES, Kind.READ)) or bool(self._contents.next(1))
 
     def _patience(self) -> float | None:
         if self._changes is not None:
             return self.looks.pause(self._clock.monotonic())
         return RETRY_REFUSED if self._refused else None
-
-    def _readable(self, most: int) -> list[Request]:
-        """The first contents, at most so many, that the budget may have room for. Of an account that holds nothing, one
-        is read whatever it has.
-        """
-        while self._released:
-            self._budget.give(*self._released.popleft())
-        with self._arrived:
-            found: dict[int, Request] = {}
-            owners = set[str]()
-            for place in range(len(self._contents)):
-                request = self._contents[place]
-                _, account = request.payload
-                if self._budget.has_room or (account not in owners and self._budget.admits(account)):
-                    owners.add(account)
-                    found[place] = request
-                    if len(found) == most:
-                        break
-            return list(found.values())
 
     def _look(self) -> None:
         """Has somebody else committed? `data_version` says so for 3.5 µs and does not move on our own commits."""
@@ -317,11 +264,14 @@ class Clerk:
             log.debug("cannot look for changes: %s", error)
             return
         if changes != self._changes:
-            self._changes = changes
             now = self._clock.monotonic()
             self.looks.found(now)
-            self._others_until = now + OTHERS_ACTIVE
-            self._call(self._on_change)
+            self._others_have_committed(changes, now)
+
+    def _others_have_committed(self, changes: int | None, now: float) -> None:
+        self._changes = changes
+        self._others_until = now + OTHERS_ACTIVE
+        self._call(self._on_change)
 
     # -- writing
 
@@ -331,7 +281,7 @@ class Clerk:
         """
         try:
             answers = self._patiently(lambda: self._transact(group))
-        except _AbandonedError:
+        except AbandonedError:
             raise
         except Exception as error:  # noqa: BLE001 -- anything a statement can raise; the culprit is found below
             if len(group) > 1:
@@ -383,16 +333,14 @@ class Clerk:
             # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
             answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
         self._committed_at = self._clock.monotonic()
-        self._lasts += (self._committed_at - began - self._lasts) / 4
+        self._gather.lasts += (self._committed_at - began - self._gather.lasts) / 4
         return answers
 
     def _be_courteous(self) -> None:
         changes = self._store.changes()
         now = self._clock.monotonic()
         if changes is not None and changes != self._changes:
-            self._changes = changes
-            self._others_until = now + OTHERS_ACTIVE
-            self._call(self._on_change)
+            self._others_have_committed(changes, now)
         if now < self._others_until and (free := now - self._committed_at) < COURTESY:
             self._clock.sleep(COURTESY - free)
 
@@ -408,52 +356,19 @@ class Clerk:
             return (request, None, error)
 
     def _read_contents(self) -> None:
-        """A batch, as far as the byte budget goes. Behind large ones, a dot mark that has come meanwhile goes first."""
-        asked = {each.payload[0].message_id: each for each in self._readable(BATCH)}
+        asked = {each.payload[0].message_id: each for each in self._contents.next()}
         if not asked:
             return
         answers: list[Answer] = [(each, None, None) for each in asked.values() if each.future.cancelled()]
         for request, _, _ in answers:
             del asked[request.payload[0].message_id]
-        self._patiently(partial(self._take_contents, asked, answers))
-        self._drop_contents({id(request) for request, _, _ in answers})
+        is_urgent = partial(bool, self._queues[Kind.MARK])
+        self._patiently(lambda: self._contents.read(asked, answers, is_urgent))
+        self._contents.forget({id(request) for request, _, _ in answers})
         self._call(self._hand_over, answers)
 
-    def _take_contents(self, asked: dict[int, Request], answers: list[Answer]) -> None:
-        """Into `answers`, from `asked`: what a fault interrupts goes on where it was."""
-        try:
-            with self._store.reading():
-                octets = 0
-                for claim, content in self._store.contents([each.payload[0] for each in asked.values()]):
-                    answers.append(self._take_content(asked.pop(claim.message_id), content))
-                    octets += content.size
-                    if not self._budget.has_room or (octets > LONG_READ and self._queues[Kind.MARK]):
-                        return
-        except TransientError:
-            raise
-        except Exception:  # one of them cannot be read; by itself, it fails by itself
-            for message_id, request in list(asked.items())[:1]:
-                del asked[message_id]
-                answer = self._read(request, partial(read_content, request.payload[0]))
-                answers.append(answer if answer[2] else self._take_content(request, answer[1]))
-            log.debug("a content cannot be read with others", exc_info=True)
-
-    def _take_content(self, request: Request, content: Content) -> Answer:
-        self._budget.take(request.payload[1], content.size)
-        return (request, content, None)
-
-    def _drop_contents(self, answered: set[int]) -> None:
-        with self._arrived:
-            contents = self._contents
-            while contents and id(contents[0]) in answered:
-                answered.discard(id(contents.popleft()))
-            for _ in range(len(contents) if answered else 0):  # once around: the order stays
-                request = contents.popleft()
-                if id(request) not in answered:
-                    contents.append(request)
-
     def _hand_over(self, answers: Sequence[Answer]) -> None:
-        self._out += sum(content is not None for _, content, _ in answers)
+        self._gather.under_way += sum(content is not None for _, content, _ in answers)
         for request, content, error in answers:
             if request.future.cancelled() and content is not None:
                 self.release(request.payload[1], content.size)
@@ -473,7 +388,7 @@ class Clerk:
                 return verb()
             except TransientError as error:
                 if self._abandoned:
-                    raise _AbandonedError from error
+                    raise AbandonedError from error
                 broken = error.reconnect
                 if broken:
                     self._broken_at = self._clock.monotonic()
@@ -499,13 +414,6 @@ class Clerk:
         if answers:
             self._call(resolve, answers)
 
-    def _answer(self, future: asyncio.Future[None], result: None, error: BaseException | None) -> None:
-        self._call(set_answer, future, result, error)
-
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
-
-
-class _AbandonedError(Exception):
-    """The runner is ending and the database has not come back."""

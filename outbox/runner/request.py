@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from outbox.core.settlement import Claim
-from outbox.store import Content, Store
-
 
 class Kind(IntEnum):
     """The order within a group."""
@@ -35,10 +32,6 @@ WRITES = (Kind.MARK, Kind.SETTLE, Kind.CLAIM, Kind.UPKEEP)
 Answer = tuple[Request, Any, BaseException | None]
 
 
-def read_content(claim: Claim, store: Store) -> Content:
-    return store.content(claim)
-
-
 def resolve(answers: Sequence[Answer]) -> None:
     for request, result, error in answers:
         set_answer(request.future, result, error)
@@ -51,3 +44,7 @@ def set_answer(future: asyncio.Future[Any], result: Any, error: BaseException | 
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+class AbandonedError(Exception):
+    """The runner is ending and the database has not come back."""
