@@ -16,9 +16,10 @@ routes, and ``<`` or ``>`` within a quoted local part, which too many relays mis
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from unicodedata import bidirectional, category, normalize
+
+from outbox.core.record import record
 
 MAX_NAME = 1000
 """Characters of a display name."""
@@ -37,6 +38,8 @@ _WORD = rf"(?:{_RUN}|{_QUOTED})"
 _SPEC = rf"({_WORD})@({_RUN}|\[[^\[\]\\ \t]*+\])"
 # Every quantifier is possessive: no character is looked at more than twice, whatever the text.
 _MAILBOX = re.compile(rf"[ \t]*+(?:((?:{_WORD}|[ \t]++)*+)<[ \t]*+{_SPEC}[ \t]*+>|{_SPEC})[ \t]*+", re.DOTALL)
+# What nearly every column holds: one bare address, of which only the lengths and the domain are left to look at.
+_ONE = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*+)@([A-Za-z0-9.\-]++)")
 _GROUP = re.compile(rf"[ \t]*+(?:{_WORD}|[ \t]++)++:")
 _WORDS = re.compile(_WORD, re.DOTALL)
 _FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -52,7 +55,7 @@ _IDNA_CATEGORIES = frozenset(("Ll", "Lo", "Lm", "Mn", "Mc", "Nd"))
 _IDNA_EXCEPTIONS = "·・͵׳״〇"  # RFC 5892 §2.6 and appendix A, without the joiners
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """A mailbox. `name` is the display name, decoded, or ``""``; `local` the part before the ``@``, quoted where it has
     to be; `domain` as given, possibly in its own script.
@@ -215,6 +218,11 @@ def _parse_short(text: str) -> tuple[Address, ...]:
 
 
 def _parse(text: str) -> tuple[Address, ...]:
+    one = _ONE.fullmatch(text)
+    if one is not None:
+        local, domain = one.groups()
+        if len(local) <= MAX_LOCAL and len(local) + 1 + len(ascii_domain(domain)) <= MAX_ADDRESS:
+            return (Address("", local, domain),)
     _check_characters(text)
     found: list[Address] = []
     position = 0

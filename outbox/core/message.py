@@ -9,6 +9,7 @@ from outbox.core.address import Address, lane, parse_address, parse_address_list
 from outbox.core.dsn import NO_DSN, Dsn
 from outbox.core.header import RESERVED_HEADERS, check_header
 from outbox.core.raw import Fields, addresses_in, read_fields, resent_fields
+from outbox.core.record import record
 from outbox.errors import InvalidMessage
 
 __all__ = [
@@ -39,7 +40,7 @@ class Attachment:
     content_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """One row of `outbox` with its attachments, as read by the runner. Text columns that are NULL are ``""``; bodies
     are None, or "" which means the same.
@@ -67,7 +68,7 @@ class Message:
     attachments: tuple[Attachment, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recipient:
     """One address of one message. `position` counts from 0 over To, Cc and Bcc together; `kind` is to, cc or bcc."""
 
@@ -89,6 +90,9 @@ def recipients_of(message: Message) -> tuple[Recipient, ...]:
         found = _listed(message)
         if message.raw and not found:
             found = _in_headers(message.raw)
+        if len(found) == 1:
+            kind, address = found[0]
+            return (Recipient(0, address.wire, kind),)
         places: dict[str, tuple[str, str]] = {}
         for kind, address in found:
             wire = address.wire

@@ -12,7 +12,6 @@ Standards: RFC 5322, 2045–2047, 2231, 6532, RFC 3834 (Auto-Submitted).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 
@@ -21,6 +20,7 @@ from outbox.core.header import check_text, read_headers
 from outbox.core.message import Message, bare_sender
 from outbox.core.mime import compose_block, compose_body
 from outbox.core.raw import compose_raw, read_fields, value_of
+from outbox.core.record import record
 from outbox.core.words import address_field, text_field
 from outbox.errors import InvalidMessage
 
@@ -33,7 +33,7 @@ _MIME_VERSION = ("MIME-Version", "MIME-Version: 1.0")
 _UNDISCLOSED = ("To", "To: undisclosed-recipients:;")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rendered:
     """A message for the wire. `smtputf8`: its header is not all ASCII (RFC 6531); `eight_bit`: something in it is not.
 

@@ -28,6 +28,7 @@ TOPICS = (
     "latency",
     "history",
     "postgres",
+    "composition",
 )
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
 

@@ -174,6 +174,25 @@ def test_what_is_written_is_read_again(given_addresses: list[Address]) -> None:
     assert parse_header(text) == tuple(given_addresses)
 
 
+@given(
+    st.text(st.sampled_from("aZ0.-+_@ü"), max_size=6),
+    st.sampled_from(("", "l" * 60, "l" * 64, "l" * 65)),
+    st.sampled_from(("", ".example", "." + "d" * 63, "." + "d" * 64, ("." + "d" * 62) * 3, ("." + "d" * 62) * 4)),
+)
+def test_a_bare_address_is_read_as_the_one_in_angle_brackets(text: str, before: str, after: str) -> None:
+    """The first is read in a shorter way."""
+    bare = f"{before}{text}{after}"
+
+    assert _read(bare) == _read(f"<{bare}>")
+
+
+def _read(text: str) -> tuple[Address, ...] | None:
+    try:
+        return parse_address_list(text)
+    except ValueError:
+        return None
+
+
 @given(st.text(st.sampled_from('ab@.,<>"\\():; \tü\r'), max_size=30))
 def test_no_text_raises_anything_but_a_sentence(text: str) -> None:
     for parse in (parse_address_list, parse_header):
