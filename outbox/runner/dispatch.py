@@ -48,6 +48,9 @@ REFUSED_AT_ONCE = 100
 ALONE = 5.0
 """Seconds for which a suspect has the runner for itself."""
 
+FEW = 8
+"""So many messages claimed in a round are no reason to say that we are awake (PostgreSQL)."""
+
 BLOCKED_POLL = 1.0
 """Seconds between looks while something is paused: a pause ends by the clock, or by an operator, without a commit
 that we are told of.
@@ -209,6 +212,7 @@ class Dispatch:
         """Until `stop`."""
         while not self._stopping:
             self._bell.clear()
+            before = self.claimed
             try:
                 await self.round()
             except DeclaredDeadError:
@@ -224,7 +228,9 @@ class Dispatch:
                 self.quiet.set()
             rung = await self._wait()
             self.quiet.clear()
-            if rung and self._asleep:
+            if rung and self._asleep and self.claimed - before > FEW:
+                # There is much to do, so that INSERTs need not wake us. For a mail alone, two commits more would double
+                # its time to the relay.
                 await self._say_asleep(False)
 
     async def _say_asleep(self, asleep: bool) -> None:

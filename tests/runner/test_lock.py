@@ -137,9 +137,9 @@ def test_a_row_that_somebody_else_has_locked_holds_up_nobody_but_itself(postgres
         site.register(relay.port)
         [stuck] = site.insert(1)
         later = moment(datetime.now(UTC) + timedelta(hours=1))
-        [late] = site.insert(1, due_at=later, expires_at=moment(datetime.now(UTC) + timedelta(seconds=1)))
         with site.run("-q") as victim, closing(connect(site.url)) as somebody:
             eventually(lambda: "." in relay.commands, "its dot is written")
+            [late] = site.insert(1, due_at=later, expires_at=moment(datetime.now(UTC) + timedelta(seconds=1)))
             with somebody.atomic() as transaction:
                 somebody.execute_sql("SELECT 1 FROM outbox_delivery FOR UPDATE")
                 victim.kill()
