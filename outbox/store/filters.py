@@ -1,7 +1,7 @@
 """Which messages: the one description of a set of mail that reading (`audit`) and acting (`operate`) share.
 
 A Filter is conditions, all of which must hold. It is answered in parts, each of them by an index, so that what it costs
-does not grow with the mail of other years (schema/*/0008); values are always bound parameters. Its `text()` is what the
+does not grow with the mail of other years (schema/*/0006); values are always bound parameters. Its `text()` is what the
 journal keeps.
 
 LIMITS: a recipient who has not been tried yet has no row of their own; such mail is found by the text of its address

@@ -29,6 +29,7 @@ TOPICS = (
     "history",
     "postgres",
     "composition",
+    "transport",
 )
 """Modules of this package; each has `measure` and says in the first line of its docstring what it measures."""
 

@@ -93,9 +93,9 @@ SPAM = Reply(554, "5.7.1", "message content rejected")
 TWO = Streak("dot 554 5.7.1", (1, 2))
 
 
-def braking(*trials: Trial, streaks: Streaks, claim: Claim = CLAIM, **attempt: int) -> Settlement:
+def braking(*trials: Trial, streaks: Streaks, claim: Claim = CLAIM, committed: int = 0) -> Settlement:
     fates = tuple(fate for trial in trials for fate in fates_of(trial))
-    return decide(Attempt(claim, fates, **attempt), POLICY, NOW, 0.0, streaks)
+    return decide(Attempt(claim, fates, committed), POLICY, NOW, 0.0, streaks)
 
 
 def test_the_third_message_that_is_refused_alike_goes_back_to_the_queue() -> None:

@@ -1,4 +1,4 @@
--- Outbox 0008 for PostgreSQL: what people ask costs no more for the years that went before.
+-- Outbox 0006 for PostgreSQL: what people ask costs no more for the years that went before.
 
 -- The last mail of a sender, and how much of theirs ended how. Its order also finds all senders, by a seek for each.
 CREATE INDEX outbox_delivery_lane ON outbox_delivery_final (sender, state, message_id);
