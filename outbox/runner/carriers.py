@@ -29,6 +29,7 @@ class _Line:
 
     waiting: deque[Load] = field(default_factory=deque)
     carriers: set[asyncio.Task[None]] = field(default_factory=set)
+    places: int = 1  # as last asked
 
 
 class Carriers:
@@ -47,7 +48,8 @@ class Carriers:
         if line is None:
             line = self._lines[account] = _Line()
         line.waiting.append(load)
-        self._fill(account, line)
+        if len(line.carriers) < line.places:
+            self._fill(account, line)
 
     def take_back(self) -> list[Load]:
         """What nobody carries yet, and nobody will."""
@@ -65,7 +67,8 @@ class Carriers:
             await asyncio.wait(tasks, timeout=5)
 
     def _fill(self, account: str, line: _Line) -> None:
-        while line.waiting and len(line.carriers) < self._places(account):
+        line.places = self._places(account)
+        while line.waiting and len(line.carriers) < line.places:
             task = asyncio.create_task(self._work(account, line, line.waiting.popleft()))
             line.carriers.add(task)
             task.add_done_callback(partial(self._gone, account, line))
@@ -73,11 +76,12 @@ class Carriers:
     async def _work(self, account: str, line: _Line, load: Load) -> None:
         while True:
             await self._carry(*load)
-            if not line.waiting or len(line.carriers) > self._places(account):
+            line.places = self._places(account)  # they become more, and fewer
+            if not line.waiting or len(line.carriers) > line.places:
                 return
             load = line.waiting.popleft()
-            if line.waiting:
-                self._fill(account, line)  # there may be more places now
+            if line.waiting and len(line.carriers) < line.places:
+                self._fill(account, line)
 
     def _gone(self, account: str, line: _Line, task: asyncio.Task[None]) -> None:
         line.carriers.discard(task)

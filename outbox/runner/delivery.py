@@ -147,8 +147,8 @@ class Delivery:
         self.tally[settlement.state] += 1
         log_journey(log, claim, journey, settlement, self._clerk.now)
         account = journey.letter.account if journey.letter is not None else None
-        accepted = account is not None and any(each.fate is Fate.ACCEPTED for each in journey.fates)
-        if account is not None and accepted and self._registrar.counts_failures(account):
+        tripping = account is not None and self._registrar.counts_failures(account)
+        if account is not None and tripping and any(each.fate is Fate.ACCEPTED for each in journey.fates):
             answered = asyncio.ensure_future(self._registrar.relay_answered(account))
             self._asides.add(answered)
             answered.add_done_callback(self._asides.discard)
@@ -181,7 +181,7 @@ class Delivery:
         route = self._registrar.registry.resolve(claim.sender) or await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
-        if self._draining() or not self._registrar.admits(route, claim.probe, self._clerk.now()):
+        if self._draining() or not self._registrar.admits(route, claim.probe, self._clerk.now):
             return relinquish(claim)
         account = route.account
         content = await self._clerk.content(claim, account.name)
@@ -284,16 +284,19 @@ class Delivery:
         """An address in it that is not registered to the account of its sender; empty when all are."""
         addresses = senders_of(message)
         registry = self._registrar.registry
-        if not all(registry.allows(route.account.name, each) for each in addresses):
-            registry = await self._registrar.newer_than(journey.began)
+        if not [each for each in addresses if not registry.allows(route.account.name, each)]:
+            return ""
+        registry = await self._registrar.newer_than(journey.began)
         return next((each for each in addresses if not registry.allows(route.account.name, each)), "")
 
     def _compose(self, claim: Claim, message: Message, fates: dict[int, Fate], route: Route) -> Letter:
         if not message.sender_name and route.sender.display_name:
             message = replace(message, sender_name=route.sender.display_name)
         everybody = recipients_of(message)
-        pending = tuple(each for each in everybody if fates.get(each.position, Fate.PENDING) not in SETTLED_FATES)
-        bounced = sum(fate is Fate.BOUNCED for fate in fates.values())
+        pending, bounced = everybody, 0
+        if fates:
+            pending = tuple(each for each in everybody if fates.get(each.position, Fate.PENDING) not in SETTLED_FATES)
+            bounced = sum(fate is Fate.BOUNCED for fate in fates.values())
         return_path = return_path_of(message, route)
         rendered = self._signing.sign(message, render(message))
         if self._staging.redirects:

@@ -64,7 +64,7 @@ class Login:
 
     def _known(self, account: Account) -> Relay:
         known = self._relays.get(account.name)
-        if known is not None and known[0] == account:
+        if known is not None and (known[0] is account or known[0] == account):
             return known[1]
         relay = Relay.of(account, helo=self._helo, password=self._password(account))
         self._relays[account.name] = account, relay

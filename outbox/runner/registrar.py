@@ -105,9 +105,9 @@ class Registrar:
         """Nothing of this route may be sent now, not even to try it."""
         return bool(self._pausing[route.account.name]) or route.is_closed(now)
 
-    def admits(self, route: Route, probe: Probe | None, now: datetime) -> bool:
+    def admits(self, route: Route, probe: Probe | None, now: Callable[[], datetime]) -> bool:
         """Whether a message may go now that was claimed as this probe, or as none."""
-        return not self._pausing.get(route.account.name) and route.admits(probe, now)
+        return not self._pausing.get(route.account.name) and (route.unhindered or route.admits(probe, now()))
 
     async def newer_than(self, moment: float) -> Registry:
         """The snapshot, taken anew if it is older than `moment` (monotonic)."""
