@@ -19,65 +19,44 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    ExitStack,
     asynccontextmanager,
     closing,
     contextmanager,
+    nullcontext,
     suppress,
 )
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
+
+from outbox.insert import POSTGRES, SQLITE, Dialect, Insert, Row, flat
 
 if TYPE_CHECKING:
     import sqlite3
 
     import psycopg
 
-Row: TypeAlias = tuple[object, ...]
-
 
 class PeeweeDatabase(Protocol):
     """A peewee.SqliteDatabase or PostgresqlDatabase, or a DatabaseProxy of one."""
+
+    server_version: Any
 
     def connection(self) -> Any: ...
     def execute_sql(self, sql: Any, params: Any = None) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How statements and values are written for one driver. `marker` stands for a parameter (PEP 249 qmark, format)."""
-
-    marker: str
-    returning: bool  # ids come from RETURNING; else from the cursor, because SQLite has RETURNING only since 3.35
-    text_times: bool  # times are stored as text: 2026-03-01T09:30:00.000Z
-
-    def value(self, value: object) -> object:
-        """`value` as the driver takes it."""
-        if self.text_times and isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return value
-
-    def parameter(self, column: str) -> str:
-        """The marker for `column`."""
-        # A driver told to send str as text, not as "unknown", would find no cast from text to jsonb.
-        return f"CAST({self.marker} AS jsonb)" if column == "headers" and self.returning else self.marker
-
-
-SQLITE = Dialect("?", returning=False, text_times=True)
-POSTGRES = Dialect("%s", returning=True, text_times=False)
-
-
 class Driver(Protocol):
     """A synchronous driver. `together` holds several statements together, as the head of this file says; it gets
-    `many` = False for a single statement, which needs nothing. `insert` returns the id of each row, or None where the
-    row was not inserted.
+    `many` = False for a single statement, which needs nothing. `insert_one` and `insert` return the id of each row, or
+    None where the row was not inserted.
     """
 
     dialect: Dialect
 
     def together(self, connection: Any, many: bool, /) -> AbstractContextManager[None]: ...
-    def insert(self, connection: Any, sql: str, rows: Sequence[Row], /) -> list[int | None]: ...
+    def insert_one(self, connection: Any, insert: Insert, row: Row, /) -> int | None: ...
+    def insert(self, connection: Any, insert: Insert, rows: Sequence[Row], /) -> list[int | None]: ...
     def insert_all(self, connection: Any, sql: str, rows: Sequence[Row], /) -> None: ...
 
 
@@ -87,7 +66,7 @@ class AsyncDriver(Protocol):
     dialect: Dialect
 
     def together(self, connection: Any, many: bool, /) -> AbstractAsyncContextManager[None]: ...
-    async def insert(self, connection: Any, sql: str, rows: Sequence[Row], /) -> list[int | None]: ...
+    async def insert_one(self, connection: Any, insert: Insert, row: Row, /) -> int | None: ...
     async def insert_all(self, connection: Any, sql: str, rows: Sequence[Row], /) -> None: ...
 
 
@@ -119,17 +98,31 @@ class _Sqlite3:
             with _savepoint(run, is_open):
                 yield
 
-    def insert(self, connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> list[int | None]:
+    def insert_one(self, connection: sqlite3.Connection, insert: Insert, row: Row) -> int | None:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(insert.one(), row)
+            # Without a new row, lastrowid is still the one of some earlier INSERT.
+            return cursor.lastrowid if cursor.rowcount == 1 else None
+        finally:
+            cursor.close()
+
+    def insert(self, connection: sqlite3.Connection, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        if sys.modules["sqlite3"].sqlite_version_info < _RETURNING:
+            return [self.insert_one(connection, insert, row) for row in rows]
         ids: list[int | None] = []
         with closing(connection.cursor()) as cursor:
-            for row in rows:
-                cursor.execute(sql, row)
-                # Without a new row, lastrowid is still the one of some earlier INSERT.
-                ids.append(cursor.lastrowid if cursor.rowcount == 1 else None)
+            cursor.row_factory = None
+            for some in insert.sets(rows):
+                ids += insert.ids(some, cursor.execute(insert.many(len(some)), flat(some)).fetchall())
         return ids
 
     def insert_all(self, connection: sqlite3.Connection, sql: str, rows: Sequence[Row]) -> None:
         connection.executemany(sql, rows).close()
+
+
+_RETURNING = (3, 35)
+"""The SQLite that has it."""
 
 
 def _is_autocommit(connection: sqlite3.Connection) -> bool:
@@ -153,15 +146,21 @@ class _Psycopg:
         else:
             yield
 
-    def insert(self, connection: psycopg.Connection[Any], sql: str, rows: Sequence[Row]) -> list[int | None]:
+    def insert_one(self, connection: psycopg.Connection[Any], insert: Insert, row: Row) -> int | None:
         with self._cursor(connection) as cursor:
-            if len(rows) == 1:
-                return [_first(cursor.execute(sql, rows[0]).fetchone())]
-            cursor.executemany(sql, rows, returning=True)
-            ids = [_first(cursor.fetchone())]
-            while cursor.nextset():
-                ids.append(_first(cursor.fetchone()))
-            return ids
+            return _first(cursor.execute(insert.one(), row).fetchone())
+
+    def insert(self, connection: psycopg.Connection[Any], insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        ids: list[int | None] = []
+        piped = sys.modules["psycopg"].Pipeline.is_supported()  # a matter of libpq's age
+        with connection.pipeline() if piped else nullcontext(), ExitStack() as cursors:
+            sent = []
+            for some in insert.sets(rows):
+                cursor = cursors.enter_context(self._cursor(connection))
+                sent.append((some, cursor.execute(insert.many(len(some)), flat(some))))
+            for some, cursor in sent:
+                ids += insert.ids(some, cursor.fetchall())
+        return ids
 
     def insert_all(self, connection: psycopg.Connection[Any], sql: str, rows: Sequence[Row]) -> None:
         with self._cursor(connection) as cursor:
@@ -185,13 +184,10 @@ class _AsyncPsycopg:
         else:
             yield
 
-    async def insert(self, connection: psycopg.AsyncConnection[Any], sql: str, rows: Sequence[Row]) -> list[int | None]:
-        ids: list[int | None] = []
+    async def insert_one(self, connection: psycopg.AsyncConnection[Any], insert: Insert, row: Row) -> int | None:
         async with self._cursor(connection) as cursor:
-            for row in rows:
-                await cursor.execute(sql, row)
-                ids.append(_first(await cursor.fetchone()))
-        return ids
+            await cursor.execute(insert.one(), row)
+            return _first(await cursor.fetchone())
 
     async def insert_all(self, connection: psycopg.AsyncConnection[Any], sql: str, rows: Sequence[Row]) -> None:
         async with self._cursor(connection) as cursor:
@@ -229,14 +225,21 @@ class _Peewee:
             with _savepoint(database.execute_sql, is_open):
                 yield
 
-    def insert(self, database: PeeweeDatabase, sql: str, rows: Sequence[Row]) -> list[int | None]:
+    def insert_one(self, database: PeeweeDatabase, insert: Insert, row: Row) -> int | None:
+        with closing(database.execute_sql(insert.one(), row)) as cursor:
+            if self.dialect.returning:
+                return _first(cursor.fetchone())
+            return cursor.lastrowid if cursor.rowcount == 1 else None
+
+    def insert(self, database: PeeweeDatabase, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        if not self.dialect.returning and database.server_version < _RETURNING:
+            return [self.insert_one(database, insert, row) for row in rows]
         ids: list[int | None] = []
-        for row in rows:
-            with closing(database.execute_sql(sql, row)) as cursor:
-                if self.dialect.returning:
-                    ids.append(_first(cursor.fetchone()))
-                else:
-                    ids.append(cursor.lastrowid if cursor.rowcount == 1 else None)
+        for some in insert.sets(rows):
+            with closing(database.execute_sql(insert.many(len(some)), flat(some))) as cursor:
+                if not self.dialect.returning:
+                    cursor.row_factory = None
+                ids += insert.ids(some, cursor.fetchall())
         return ids
 
     def insert_all(self, database: PeeweeDatabase, sql: str, rows: Sequence[Row]) -> None:

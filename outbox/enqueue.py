@@ -21,7 +21,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from outbox.doorbell import ring
-from outbox.drivers import SQLITE, Dialect, PeeweeDatabase, Row, async_driver_for, driver_for
+from outbox.drivers import Driver, PeeweeDatabase, async_driver_for, driver_for
+from outbox.insert import SQLITE, Dialect, Insert, Row
 from outbox.mail import Mail
 
 if TYPE_CHECKING:
@@ -44,7 +45,18 @@ def enqueue(connection: Connection, mail: Mail, *, source: str = "python") -> in
 
     Raises: TypeError for a connection or mail of another kind; the driver's exceptions.
     """
-    return enqueue_many(connection, (mail,), source=source)[0]
+    if isinstance(connection, Mail):
+        raise TypeError(_TURNED)
+    driver, connection = driver_for(connection)
+    load = _load((mail,), driver.dialect, source)
+    if load.attachments:
+        ids = _insert(driver, connection, load)
+        message_id = ids[0]
+    else:  # one statement, which needs nothing around it
+        message_id = driver.insert_one(connection, load.insert, load.rows[0])
+    if driver.dialect is SQLITE:
+        ring(connection)
+    return message_id
 
 
 async def aenqueue(connection: AsyncConnection, mail: Mail, *, source: str = "python") -> int | None:
@@ -52,50 +64,65 @@ async def aenqueue(connection: AsyncConnection, mail: Mail, *, source: str = "py
     driver = async_driver_for(connection)
     load = _load((mail,), driver.dialect, source)
     async with driver.together(connection, load.many):
-        ids = await driver.insert(connection, load.sql, load.rows)
-        if attached := load.attached(ids):
+        message_id = await driver.insert_one(connection, load.insert, load.rows[0])
+        if attached := load.attached([message_id]):
             await driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
-    return ids[0]
+    return message_id
 
 
 def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str = "python") -> list[int | None]:
     """Insert all of `mails`, in order, or none. Returns what `enqueue` would for each; the second mail with the same
     `dedup_key` is None.
 
-    psycopg sends them in one pipeline: two round trips for a batch with attachments. SQLite has no round trips; a
-    peewee Database on PostgreSQL makes one for each row.
+    Up to 64 mails are one statement. psycopg sends them in one pipeline: two round trips for a batch with attachments.
+    SQLite has no round trips; a peewee Database on PostgreSQL makes one for each statement.
 
     Raises: as `enqueue`.
     """
     if isinstance(connection, Mail):
-        raise TypeError("the connection comes first: enqueue(connection, mail)")
+        raise TypeError(_TURNED)
     driver, connection = driver_for(connection)
     load = _load(mails, driver.dialect, source)
     if not load.rows:
         return []
-    with driver.together(connection, load.many):
-        ids = driver.insert(connection, load.sql, load.rows)
-        if attached := load.attached(ids):
-            driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    ids = _insert(driver, connection, load)
     if driver.dialect is SQLITE:
         ring(connection)
     return ids
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
-    """One INSERT, its rows, and the attachments of each row (without the message's id)."""
+_TURNED = "the connection comes first: enqueue(connection, mail)"
 
-    sql: str
+
+def _insert(driver: Driver, connection: Any, load: _Load) -> list[int | None]:
+    with driver.together(connection, load.many):
+        if len(load.rows) == 1:
+            ids = [driver.insert_one(connection, load.insert, load.rows[0])]
+        else:
+            ids = driver.insert(connection, load.insert, load.rows)
+        if attached := load.attached(ids):
+            driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    return ids
+
+
+@dataclass(slots=True)
+class _Load:
+    """Mails as rows, and the attachments of each row (without the message's id), or [] if there are none at all."""
+
+    insert: Insert
     rows: list[Row]
     attachments: list[list[Row]]
-    many: bool  # more than one statement: they must be held together
+
+    @property
+    def many(self) -> bool:
+        """More than one statement: they must be held together."""
+        return len(self.rows) > 1 or bool(self.attachments)
 
     def attached(self, ids: Sequence[int | None]) -> list[Row]:
         """The rows of outbox_attachment, for those mails that were inserted."""
         return [
             (message_id, *row)
-            for message_id, rows in zip(ids, self.attachments, strict=True)
+            for message_id, rows in zip(ids, self.attachments, strict=False)
             if message_id is not None
             for row in rows
         ]
@@ -104,16 +131,24 @@ class _Load:
 def _load(given: Iterable[object], dialect: Dialect, source: str) -> _Load:
     mails = [_checked(mail) for mail in given]
     filled = [mail.columns() for mail in mails]
-    columns = tuple(dict.fromkeys(column for values in filled for column in values))
-    rows: list[Row] = [(*(dialect.value(values.get(column)) for column in columns), source) for values in filled]
-    attachments: list[list[Row]] = [
-        [
-            (position, file.filename, file.content_type, file.content_id or None, file.content)
-            for position, file in enumerate(mail.attachments)
-        ]
-        for mail in mails
+    columns = tuple(dict.fromkeys([column for values in filled for column in values]))
+    if dialect.text_times:
+        for values in filled:
+            for column in ("due_at", "expires_at"):
+                if column in values:
+                    values[column] = dialect.value(values[column])
+    rows: list[Row] = [(*map(values.get, columns), source) for values in filled]
+    attachments: list[list[Row]] = []
+    if any(mail.attachments for mail in mails):
+        attachments = [_attachments(mail) for mail in mails]
+    return _Load(Insert(dialect, (*columns, "source")), rows, attachments)
+
+
+def _attachments(mail: Mail) -> list[Row]:
+    return [
+        (position, file.filename, file.content_type, file.content_id or None, file.content)
+        for position, file in enumerate(mail.attachments)
     ]
-    return _Load(_mail_sql(dialect, columns), rows, attachments, many=len(mails) > 1 or any(attachments))
 
 
 def _checked(mail: object) -> Mail:
@@ -122,18 +157,6 @@ def _checked(mail: object) -> Mail:
     kind = f"{type(mail).__module__}.{type(mail).__qualname__}"
     hint = "; Mail.from_message() makes one of it" if hasattr(mail, "as_bytes") else ""
     raise TypeError(f"this takes an outbox.Mail, not {kind}{hint}")
-
-
-@lru_cache(maxsize=256)
-def _mail_sql(dialect: Dialect, columns: tuple[str, ...]) -> str:
-    """The INSERT of one mail. Only a mail with a `dedup_key` may find that it is there already; any other conflict is
-    an error. ON CONFLICT is bare: naming the column fails on a partial index, and asks for rights on it.
-    """
-    names = (*columns, "source")
-    sql = f"INSERT INTO outbox ({', '.join(names)}) VALUES ({', '.join(map(dialect.parameter, names))})"  # noqa: S608
-    if "dedup_key" in columns:
-        sql += " ON CONFLICT DO NOTHING"
-    return sql + " RETURNING id" if dialect.returning else sql
 
 
 @lru_cache(maxsize=16)

@@ -212,8 +212,9 @@ def _dsn(mail: Mail) -> dict[str, object]:
 
 def _content(mail: Mail) -> dict[str, object]:
     subject = _text("subject", mail.subject, MAX_SUBJECT) or ""
-    with _named("subject"):
-        check_text(subject, "it")
+    if not (subject.isascii() and subject.isprintable()):
+        with _named("subject"):
+            check_text(subject, "it")
     text, html = _body("text", mail.text), _body("html", mail.html)
     if text is None and html is None:
         raise InvalidMail("text", "there is no body: text and html are both empty")
@@ -283,7 +284,7 @@ def _octets(field: str, value: str) -> int:
 
 def _body(field: str, value: object) -> str | None:
     text = _text(field, value, MAX_CONTENT)
-    if text and _octets(field, text) > MAX_CONTENT:
+    if text and len(text) > MAX_CONTENT // 4 and _octets(field, text) > MAX_CONTENT:
         raise InvalidMail(field, f"it is larger than {MAX_CONTENT} bytes")
     return text or None
 
@@ -314,9 +315,13 @@ def _address(field: str, value: object) -> Address:
 
 
 def _address_list(field: str, value: object, limit: int = MAX_ADDRESSES) -> str | None:
+    if value == () or value == "":  # most lists of most mails
+        return None
     if isinstance(value, str):
-        with _named(field):
+        try:
             found = parse_address_list(value) if value.strip() else ()
+        except ValueError as fault:
+            raise InvalidMail(field, str(fault)) from None
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         found = tuple(_address(field, item) for item in value)
     else:
@@ -362,6 +367,8 @@ def _headers(value: object) -> str | None:
 
 
 def _attachments(value: object, *, inline: bool) -> tuple[Attachment, ...]:
+    if value == ():
+        return ()
     if not isinstance(value, Sequence) or not all(isinstance(each, Attachment) for each in value):
         raise InvalidMail("attachments", "it must be a list of Attachment")
     seen: set[str] = set()

@@ -31,9 +31,10 @@ ROOMS = {
     "oauth": "core errors clock",
     # What an application imports.
     "outbox": "drivers enqueue mail core errors",
-    "enqueue": "doorbell drivers mail core errors",
+    "enqueue": "doorbell drivers insert mail core errors",
     "doorbell": "",
-    "drivers": "",
+    "drivers": "insert",
+    "insert": "",
     "mail": "core errors",
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",

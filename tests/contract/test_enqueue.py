@@ -281,6 +281,49 @@ def test_a_thousand_mails_and_none(app: Application) -> None:
     ]
 
 
+@synchronous
+def test_of_many_mails_each_gets_its_own_id_whatever_their_keys_columns_and_sizes(app: Application) -> None:
+    soon = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    app.begin()
+    app.enqueue(mail("before", dedup_key="key 3"))
+    given = [
+        mail(
+            f"Order {number}",
+            dedup_key=f"key {number % 50}é" if number % 3 else "key 3" if number % 7 == 0 else None,
+            due_at=soon if number % 4 == 0 else None,
+            headers={"X-Order": str(number)} if number % 5 == 0 else None,
+            text="x" * (300_000 if 64 <= number < 70 else 10),
+        )
+        for number in range(1, 151)
+    ]
+    ids = app.enqueue_many(given)
+    app.commit()
+
+    seen = app.seen("SELECT id, subject, due_at IS NOT NULL, headers IS NOT NULL, length(text_body) FROM outbox")
+    found = {subject: (message_id, *rest) for message_id, subject, *rest in seen}
+    keys = {"key 3"}
+    for each, message_id in zip(given, ids, strict=True):
+        if each.dedup_key in keys:
+            assert (message_id, each.subject in found) == (None, False)
+            continue
+        keys |= {each.dedup_key} - {None}  # type: ignore[arg-type]
+        assert found[each.subject] == (message_id, each.due_at is not None, bool(each.headers), len(each.text or ""))
+    inserted = [message_id for message_id in ids if message_id is not None]
+    assert inserted == sorted(inserted)
+    assert len(found) == 1 + len(inserted)
+
+
+@synchronous
+def test_a_mail_that_is_refused_among_many_leaves_none_of_them(app: Application) -> None:
+    allow_each_subject_once(app)
+    app.begin()
+    with pytest.raises(REFUSED):
+        app.enqueue_many(mail(f"Order {number % 150}") for number in range(200))
+    app.rollback()
+
+    assert counts(app) == (0, 0, 0)
+
+
 # ---- values
 
 

@@ -54,9 +54,11 @@ def test_row_and_text_factories_of_the_application_do_not_matter(connection: sql
     connection.text_factory = bytes
     first = enqueue(connection, mail(dedup_key="k", attachments=[FILE]))
     again = enqueue(connection, mail(dedup_key="k", attachments=[FILE]))
+    many = enqueue_many(connection, [mail(), mail(dedup_key="k"), mail(dedup_key="ü"), mail()])
 
     assert isinstance(first, int)
     assert again is None
+    assert [each is None for each in many] == [False, True, False, False]
 
 
 def test_a_read_in_progress_neither_breaks_nor_is_broken(connection: sqlite3.Connection, path: str) -> None:
