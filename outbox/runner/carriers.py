@@ -18,7 +18,7 @@ from outbox.core.settlement import Claim
 log = logging.getLogger("outbox.delivery")
 
 Ended = Callable[[Claim], None]
-"""Called once for a claim, when its settlement is committed, or when nobody goes on with it."""
+"""Called for a claim when its settlement is committed, or when nobody goes on with it."""
 
 Load = tuple[Claim, Ended]
 
@@ -75,7 +75,12 @@ class Carriers:
 
     async def _work(self, account: str, line: _Line, load: Load) -> None:
         while True:
-            await self._carry(*load)
+            claim, ended = load
+            try:
+                await self._carry(claim, ended)
+            except Exception as error:  # it knows how its messages fail, so this is a mistake of ours
+                log.error("id=%d: %s", claim.message_id, error, exc_info=error)
+                ended(claim)
             line.places = self._places(account)  # they become more, and fewer
             if not line.waiting or len(line.carriers) > line.places:
                 return
@@ -85,8 +90,6 @@ class Carriers:
 
     def _gone(self, account: str, line: _Line, task: asyncio.Task[None]) -> None:
         line.carriers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s", error, exc_info=error)
         if line.waiting:
             self._fill(account, line)
         elif not line.carriers:

@@ -144,6 +144,7 @@ class Delivery:
         self._end(claim, ended, journey, settlement)
 
     def _end(self, claim: Claim, ended: Ended, journey: Journey, settlement: Settlement) -> None:
+        ended(claim)
         self.tally[settlement.state] += 1
         log_journey(log, claim, journey, settlement, self._clerk.now)
         account = journey.letter.account if journey.letter is not None else None
@@ -152,7 +153,6 @@ class Delivery:
             answered = asyncio.ensure_future(self._registrar.relay_answered(account))
             self._asides.add(answered)
             answered.add_done_callback(self._asides.discard)
-        ended(claim)
 
     async def _settle(self, settlement: Settlement, journey: Journey) -> None:
         _warn_if_late(settlement, await self._clerk.settle(settlement))

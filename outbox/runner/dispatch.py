@@ -341,7 +341,10 @@ class Dispatch:
         self._delivery.begin(claim, self._ended)
 
     def _ended(self, claim: Claim) -> None:
-        name, places, _ = self._under_way.pop((claim.message_id, claim.claim_no))
+        key = (claim.message_id, claim.claim_no)
+        if key not in self._under_way:
+            return
+        name, places, _ = self._under_way.pop(key)
         self._in_flight[name] -= 1
         if self._ending is not None:
             self._ending.set_result(None)
