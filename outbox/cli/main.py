@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -11,38 +12,65 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
-from outbox.cli import (
-    account,
-    config,
-    demo,
-    doctor,
-    enqueue,
-    events,
-    init,
-    key,
-    limit,
-    output,
-    queue,
-    rule,
-    run,
-    schema,
-    sender,
-    stats,
-    suppress,
-    usage,
-)
+from outbox.cli import commands, output, usage
 from outbox.cli.session import Session, session_of
 from outbox.errors import OutboxError
 
+CONTENTS = {
+    "init": ("init", "Make outbox.toml, outbox.key and the tables in the database"),
+    "demo": ("demo", "See it work"),
+    "run": ("run", "Send what is due, and go on until stopped"),
+    "enqueue": ("enqueue", "Enqueue a mail and print its id"),
+    "list": ("queue", "List messages, the newest first"),
+    "ls": ("queue", ""),
+    "show": ("queue", "Show a message"),
+    "retry": ("queue", "Send again, now, what failed, expired or is held, to those who do not have it"),
+    "release": ("queue", "Let held messages go, at their own due time"),
+    "cancel": ("queue", "Withdraw messages that wait"),
+    "hold": ("queue", "Keep messages that wait from being sent, until they are released"),
+    "resolve": ("queue", "Say what became of messages that are held in doubt"),
+    "events": ("events", "Show events"),
+    "stats": ("stats", "Show how much waits, what became of the rest, and how long mail takes"),
+    "doctor": ("doctor", "Check configuration, key, database, accounts, runners and the queue"),
+    "account": ("account", "Relays and logins, and the pauses of each"),
+    "sender": ("sender", "The addresses that may send, and the account of each"),
+    "limit": ("limit", "How much may be sent in a minute, an hour, a day"),
+    "rule": ("rule", "What to make of a relay's refusals, where its codes say something else"),
+    "suppress": ("suppress", "Addresses and domains that nothing is sent to"),
+    "key": ("key", "The keys that seal passwords, OAuth tokens and DKIM keys"),
+    "schema": ("schema", "Create the tables in a database, and keep them up to date"),
+    "config": ("config", "What is configured, and where it came from"),
+}
+"""Every verb and group: the module that has it, and what its own help begins with, so that neither a list of them nor
+the completion of a word imports anything. Without a help it is hidden.
+"""
 
-class Program(TyperGroup):
+
+def _load(name: str, module: str) -> Any:
+    return commands.of_module(importlib.import_module(f"outbox.cli.{module}").app, name)
+
+
+class Program(commands.Group):
     """Ends every failure as one line ``error: …``, one line ``hint: …`` and its exit code (see `outbox.cli`)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         usage.polish(self)
+        loaders = {name: partial(_load, name, module) for name, (module, _) in CONTENTS.items()}
+        self.commands = commands.Commands(loaders)  # type: ignore[assignment]  # nobody changes them
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Its line in a list of all; `resolve_command` finds the command itself."""
+        if cmd_name not in CONTENTS:
+            return None
+        line = CONTENTS[cmd_name][1]
+        return TyperCommand(cmd_name, short_help=line, hidden=not line)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, self.commands[name] if name else None, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -83,22 +111,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it shows local variables, and among them could be a password
     no_args_is_help=True,
 )
-app.add_typer(init.app)
-app.add_typer(demo.app)
-app.add_typer(run.app)
-app.add_typer(enqueue.app)
-app.add_typer(queue.app)
-app.add_typer(events.app)
-app.add_typer(stats.app)
-app.add_typer(doctor.app)
-app.add_typer(account.app, name="account")
-app.add_typer(sender.app, name="sender")
-app.add_typer(limit.app, name="limit")
-app.add_typer(rule.app, name="rule")
-app.add_typer(suppress.app, name="suppress")
-app.add_typer(key.app, name="key")
-app.add_typer(schema.app, name="schema")
-app.add_typer(config.app, name="config")
 
 
 def _version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ _METAVARS = {"<str>": "TEXT", "<list[str]>": "TEXT", "<int>": "N", "<int range>"
 
 
 def polish(command: Any) -> None:
-    """No Python types in the help of a command and of those below it, and no description that breaks off."""
+    """No Python types in the help of a command, and no description that breaks off."""
     if command.help and not command.short_help:
         command.short_help = re.split(r"(?<=[.:;]) ", command.help.partition("\n\n")[0])[0].rstrip(".:;")
     for parameter in command.params:
@@ -26,8 +26,6 @@ def polish(command: Any) -> None:
             parameter.display_type_rich = _in_words(parameter.display_type)
         if getattr(parameter, "max", None) is not None:
             parameter._get_number_range_help_str = lambda limits=f"{parameter.min} to {parameter.max}": limits
-    for each in getattr(command, "commands", {}).values():
-        polish(each)
 
 
 def _in_words(display: Any) -> Any:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+import outbox.cli
 from outbox.cli import output
+from outbox.cli.main import CONTENTS, app
 from outbox.core.secret import Secret
 from tests.cli.program import Program
 
@@ -177,3 +182,36 @@ def test_a_table_too_wide_for_its_last_column_has_it_below(
 def test_a_complaint_of_the_command_line_is_in_one_line(program: Program) -> None:
     done = program.run("rule", "add", "greylisted", "--verdict", "defer", code=2)
     assert "Missing option '--scope'. Choose from: relay, account, sender" in done.stderr
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    command = group.commands[name]
+
+    assert command.hidden == (not CONTENTS[name][1])
+    assert command.hidden or command.short_help == CONTENTS[name][1]
+
+
+def test_no_command_is_missing_from_the_list() -> None:
+    alone = {module for module, _ in CONTENTS.values()}
+    for path in Path(outbox.cli.__file__).parent.glob("*.py"):
+        made = getattr(importlib.import_module(f"outbox.cli.{path.stem}"), "app", None)
+        if path.stem not in alone or made is None or made.info.help is not None:
+            continue
+        names = {each.name or each.callback.__name__ for each in made.registered_commands}
+        assert {CONTENTS[each][0] for each in names} == {path.stem}
+
+
+def test_a_command_imports_no_other() -> None:
+    script = (
+        "import sys; sys.argv = ['outbox', 'list', '--help']\n"
+        "from outbox.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = {module for module, _ in CONTENTS.values()}
+    assert {name.removeprefix("outbox.cli.") for name in done.stderr.split()} & modules == {"queue"}
