@@ -48,12 +48,13 @@ def enqueue(connection: Connection, mail: Mail, *, source: str = "python") -> in
     if isinstance(connection, Mail):
         raise TypeError(_TURNED)
     driver, connection = driver_for(connection)
-    load = _load((mail,), driver.dialect, source)
-    if load.attachments:
-        ids = _insert(driver, connection, load)
-        message_id = ids[0]
+    if _checked(mail).attachments:
+        message_id = _insert(driver, connection, _load((mail,), driver.dialect, source))[0]
     else:  # one statement, which needs nothing around it
-        message_id = driver.insert_one(connection, load.insert, load.rows[0])
+        values = _values(mail, driver.dialect)
+        message_id = driver.insert_one(
+            connection, _insert_of(driver.dialect, tuple(values)), (*values.values(), source)
+        )
     if driver.dialect is SQLITE:
         ring(connection)
     return message_id
@@ -130,18 +131,27 @@ class _Load:
 
 def _load(given: Iterable[object], dialect: Dialect, source: str) -> _Load:
     mails = [_checked(mail) for mail in given]
-    filled = [mail.columns() for mail in mails]
+    filled = [_values(mail, dialect) for mail in mails]
     columns = tuple(dict.fromkeys([column for values in filled for column in values]))
-    if dialect.text_times:
-        for values in filled:
-            for column in ("due_at", "expires_at"):
-                if column in values:
-                    values[column] = dialect.value(values[column])
     rows: list[Row] = [(*map(values.get, columns), source) for values in filled]
     attachments: list[list[Row]] = []
     if any(mail.attachments for mail in mails):
         attachments = [_attachments(mail) for mail in mails]
-    return _Load(Insert(dialect, (*columns, "source")), rows, attachments)
+    return _Load(_insert_of(dialect, columns), rows, attachments)
+
+
+def _values(mail: Mail, dialect: Dialect) -> dict[str, object]:
+    """Its columns, as the driver takes them."""
+    values = mail.columns()
+    for column in ("due_at", "expires_at"):
+        if column in values:
+            values[column] = dialect.time(values[column])
+    return values
+
+
+@lru_cache(maxsize=256)
+def _insert_of(dialect: Dialect, columns: tuple[str, ...]) -> Insert:
+    return Insert(dialect, (*columns, "source"))
 
 
 def _attachments(mail: Mail) -> list[Row]:

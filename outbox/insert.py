@@ -33,8 +33,8 @@ class Dialect:
     text_times: bool  # times are stored as text: 2026-03-01T09:30:00.000Z
     key: str  # how RETURNING says a dedup_key, so that it is str or UTF-8 whatever the application has set
 
-    def value(self, value: object) -> object:
-        """`value` as the driver takes it."""
+    def time(self, value: object) -> object:
+        """A time (or None) as the driver takes it."""
         if self.text_times and isinstance(value, datetime):
             return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return value

@@ -202,6 +202,8 @@ def _envelope(mail: Mail) -> dict[str, object]:
 
 def _dsn(mail: Mail) -> dict[str, object]:
     columns: dict[str, object] = {}
+    if mail.dsn_notify is None and mail.dsn_ret is None and mail.dsn_envid is None:
+        return columns
     for name in ("dsn_notify", "dsn_ret", "dsn_envid"):
         value = _text(name, getattr(mail, name), MAX_TAG) or None
         if value is not None and (flaw := Dsn(**{name.removeprefix("dsn_"): value}).flaw()):

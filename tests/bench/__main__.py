@@ -28,6 +28,7 @@ TOPICS = (
     "latency",
     "history",
     "postgres",
+    "enqueue",
     "composition",
     "transport",
 )
