@@ -85,7 +85,8 @@ def test_it_shows_every_outcome_and_the_sql_on_one_screen_and_ends_with_0(
 
 @pytest.fixture
 def staying(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A demo that stays until Ctrl-C."""
+    """A demo that stays until Ctrl-C. (Who runs the tests in the background may have had it ignored.)"""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         COMMAND,
         env=environment,
@@ -94,6 +95,7 @@ def staying(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         text=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
+    signal.signal(signal.SIGINT, before)
     with process:
         yield process
         process.kill()
