@@ -26,7 +26,8 @@ FILE = Attachment(filename="invoice.pdf", content=b"%PDF-", content_type="applic
 
 
 def mail(subject: str = "Order 7", **more: Any) -> Mail:
-    return Mail(sender="shop@example.com", to="ann@example.net", subject=subject, text="Thanks", **more)
+    values: dict[str, Any] = {"to": "ann@example.net", "text": "Thanks", **more}
+    return Mail(sender="shop@example.com", subject=subject, **values)
 
 
 @pytest.fixture
@@ -96,6 +97,17 @@ def test_a_mail_alone_is_one_statement(path: str) -> None:
 
     assert next(text for text in statements if not text.startswith("--")).startswith("INSERT INTO outbox ")
     assert not [text for text in statements if text.startswith(("BEGIN", "SAVEPOINT", "COMMIT"))]
+
+
+def test_many_mails_are_few_statements_unless_they_are_large(path: str) -> None:
+    statements: dict[str, None] = {}  # SQLite tells of a statement again for each trigger that it fires
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.set_trace_callback(lambda text: statements.setdefault(text))
+        enqueue_many(connection, [mail(f"Order {number}") for number in range(130)])
+        enqueue_many(connection, [mail(f"Large {number}", text="x" * 600_000) for number in range(3)])
+    inserts = [text for text in statements if text.startswith("INSERT INTO outbox ")]
+
+    assert [text.count("'ann@example.net'") for text in inserts] == [64, 64, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("isolation_level", [None, "DEFERRED"])
