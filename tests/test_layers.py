@@ -52,7 +52,7 @@ LIBRARIES = {
     "authlib": "oauth.endpoint",
     "cryptography": "vault keypair",
     "httpx2": "oauth.endpoint runner.webhook",
-    "peewee": "store cli.drivers",  # the latter: only so that it loads no other driver
+    "peewee": "store",
     "playhouse": "store",
     "psycopg": "store",
     "pydantic": "config",

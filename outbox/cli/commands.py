@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typer.models import CommandInfo
 
-from outbox.cli import drivers, usage
+from outbox.cli import usage
 
 
 class Commands(Mapping[str, Any]):
@@ -43,14 +43,6 @@ class Group(TyperGroup):
         return list(self.commands)
 
 
-class Command(TyperCommand):
-    """A verb."""
-
-    def invoke(self, ctx: Any) -> Any:
-        drivers.spare(ctx)
-        return super().invoke(ctx)
-
-
 def of_module(app: typer.Typer, name: str) -> Any:
     """What `name` stands for in a module that has this `app`: one of its commands, else the group of all of them."""
     builders = {_name(each): partial(_command, each) for each in _registered(app)}
@@ -77,7 +69,6 @@ def _name(registered: CommandInfo) -> str:
 
 def _command(registered: CommandInfo) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    registered.cls = Command
     alone.registered_commands.append(registered)
     command = typer.main.get_command(alone)
     usage.polish(command)
