@@ -11,6 +11,7 @@ ways is refused, and only the beginning of a reply is searched.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -70,7 +71,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     if not 1 <= len(pattern) <= MAX_PATTERN:
         raise ValueError(f"a pattern has 1 to {MAX_PATTERN} characters")
     try:
-        compiled = re.compile(pattern, re.IGNORECASE)
+        with warnings.catch_warnings():  # what [[ and [a||b] may come to mean tells nobody here
+            warnings.simplefilter("ignore", FutureWarning)
+            compiled = re.compile(pattern, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     if any(_REMARK.match(token["open"] or "") for token in _TOKEN.finditer(pattern)):

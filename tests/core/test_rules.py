@@ -201,7 +201,11 @@ def test_the_slowest_that_are_taken_take_seconds_at_most(pattern: str) -> None:
     assert time.monotonic() - begun < 10  # 0.5 s here
 
 
-@pytest.mark.filterwarnings("ignore:Possible nested set")
+@pytest.mark.parametrize("pattern", ["[[a]", "[1||x]", "[a&&b]"])
+def test_what_python_may_read_otherwise_one_day_is_read_as_today(pattern: str) -> None:
+    assert rule(pattern).pattern == pattern
+
+
 @given(st.text("ab().*+?{}1,2|[]\\^$", max_size=12))
 def test_every_pattern_is_taken_or_refused(pattern: str) -> None:
     try:
