@@ -18,6 +18,7 @@ from outbox.store.database import sqlite_path
 from tests.cli.installation import found as check_of
 from tests.cli.installation import runner, well
 from tests.cli.program import CANARY, Program
+from tests.running import eventually
 from tests.stories import Stories
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file modes")
@@ -156,6 +157,11 @@ def test_a_runner_that_was_killed_is_dead_before_its_lease_is_over(outbox: Progr
     presence = Path(sqlite_path(outbox.url) + ".runner-fedcba9876543210") if "sqlite" in outbox.url else None
     if presence is not None:
         presence.touch()  # as it is left behind, with nobody's lock on it
+    else:
+        starting = "SELECT clock_timestamp() < pg_postmaster_start_time() + interval '2 s'"
+        eventually(
+            lambda: not stories.sql(starting)[0][0], "the server is not just starting: a free lock proves something"
+        )
     found = check_of(outbox.json("doctor"), "runner")
     assert (found["result"], "is dead: it was killed" in found["words"]) == ("warn", True)
 
