@@ -29,7 +29,8 @@ from contextlib import (
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from outbox.insert import POSTGRES, SQLITE, Dialect, Insert, Row, flat
+from outbox.core.batches import flat
+from outbox.insert import POSTGRES, SQLITE, Dialect, Insert, Row
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-Row: TypeAlias = tuple[object, ...]
+from outbox.core.batches import LARGEST, in_powers
 
-LARGEST = 64
-"""Rows of a statement."""
+Row: TypeAlias = tuple[object, ...]
 
 PARAMETERS = 999
 """Of a statement: what SQLite has always taken."""
@@ -65,21 +64,15 @@ class Insert:
         return _many_rows(self.dialect, self.columns, rows)
 
     def sets(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """`rows` in order, a set for each statement. Sizes are powers of two, so that there are few statements, which
-        stay prepared; large rows go alone.
-        """
+        """`rows` in order, a batch for each statement; large rows go alone."""
         largest = LARGEST
         while largest * len(self.columns) > PARAMETERS:
             largest //= 2
-        start, left = 0, len(rows)
-        while left:
-            size = min(largest, 1 << (left.bit_length() - 1))
-            some = rows[start : start + size]
+        for some in in_powers(rows, largest):
             if _octets(some) <= OCTETS:
                 yield some
             else:
                 yield from ([row] for row in some)
-            start, left = start + size, left - size
 
     def ids(self, rows: Sequence[Row], inserted: Sequence[Any]) -> list[int | None]:
         """The id of each of the rows, or None where its key was there already, from what `many` gave back."""
@@ -96,11 +89,6 @@ class Insert:
             else:
                 found.append(None)
         return found
-
-
-def flat(rows: Sequence[Row]) -> list[object]:
-    """The parameters of a set."""
-    return [value for row in rows for value in row]
 
 
 @lru_cache(maxsize=256)

@@ -33,8 +33,8 @@ ROOMS = {
     "outbox": "drivers enqueue mail core errors",
     "enqueue": "doorbell drivers insert mail core errors",
     "doorbell": "",
-    "drivers": "insert",
-    "insert": "",
+    "drivers": "insert core",
+    "insert": "core",
     "mail": "core errors",
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",

@@ -12,26 +12,10 @@ row, so there is one to read:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count
-from typing import TypeVar
-
-T = TypeVar("T")
-
-LARGEST = 64
-"""Rows of a set. Sets are powers of two, so that there are few texts, and SQLite keeps them all prepared."""
 
 _VALUES = re.compile(r"VALUES (\(\?(?:, \?)*\))")
-
-
-def in_sets(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """`rows` in order, in as few sets as there can be."""
-    start, left = 0, len(rows)
-    while left:
-        size = min(LARGEST, 1 << (left.bit_length() - 1))
-        yield rows[start : start + size]
-        start, left = start + size, left - size
 
 
 @lru_cache(maxsize=512)
@@ -46,8 +30,3 @@ def for_a_set(sql: str, rows: int) -> str:
     row = f"({','.join('?' * (next(numbers) - 1))})"
     what, _, which = named.partition("WHERE")
     return f"{what}FROM (VALUES {','.join([row] * rows)}) AS m WHERE{which}"
-
-
-def flat(rows: Sequence[Sequence[object]]) -> list[object]:
-    """The parameters of a set."""
-    return [value for row in rows for value in row]

@@ -16,6 +16,7 @@ from typing import Any
 import peewee
 
 from outbox.clock import Clock
+from outbox.core.batches import flat, in_powers
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage
 from outbox.store import Content, Lane, Mark, Pick, TransientError
@@ -23,7 +24,7 @@ from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
 from outbox.store.queue import SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment, sender_value
-from outbox.store.sets import flat, for_a_set, in_sets
+from outbox.store.sets import for_a_set
 from outbox.store.statements import origin_of
 
 # Other applications can store any bytes as TEXT, and one undecodable sender would hide all that wait beside it.
@@ -149,7 +150,7 @@ class SqliteStore(SqlStore):
         return found
 
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        for each in in_sets(rows):
+        for each in in_powers(rows):
             self._cursor().execute(for_a_set(sql, len(each)), flat(each))
 
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
@@ -158,7 +159,7 @@ class SqliteStore(SqlStore):
             return super()._matched(sql, rows)
         cursor = self._cursor()
         cursor.execute("SAVEPOINT rows")
-        matched = sum(cursor.execute(for_a_set(sql, len(each)), flat(each)).rowcount for each in in_sets(rows))
+        matched = sum(cursor.execute(for_a_set(sql, len(each)), flat(each)).rowcount for each in in_powers(rows))
         if matched == len(rows):
             cursor.execute("RELEASE rows")
             return [True] * matched
@@ -169,7 +170,7 @@ class SqliteStore(SqlStore):
     def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
         """Row by row from one statement; by itself, what has attachments or earlier fates, or cannot be read."""
         left = {each.message_id: each for each in claims}
-        for plain in in_sets([each.message_id for each in claims if each.claim_no == 1]):
+        for plain in in_powers([each.message_id for each in claims if each.claim_no == 1]):
             marks = f"({','.join('?' * len(plain))})"
             with_files = {row[0] for row in self._all(_WITH_FILES + marks, plain)}
             with closing(self._cursor()) as cursor:
