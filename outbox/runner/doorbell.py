@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -12,13 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from outbox.doorbell import SUFFIX, Shortened
+from outbox.runner.hearing import Ear, Place, place_of
 
 log = logging.getLogger("outbox.doorbell")
-
-DEAF = 0.005
-"""Seconds for which it is not heard again: whoever has heard it looks closely for longer than that, and applications
-that ring thousands of times a second do not wake a busy runner as often.
-"""
 
 AT_ONCE = 100
 """Rings that are taken together."""
@@ -36,15 +31,15 @@ class Doorbell:
         self._database = database
         self._on_ring = on_ring
         self._socket: socket.socket | None = None
-        self._place = (0, 0)
-        self._listening: asyncio.TimerHandle | None = None
+        self._ear: Ear | None = None
+        self._place: Place | None = None
 
     def attend(self) -> None:
         """See that somebody hears the bell. To be called every few seconds. Never raises."""
         if not hasattr(socket, "AF_UNIX"):
             return
         try:
-            if self._socket is not None and self._where() == self._place:
+            if self._socket is not None and place_of(self._address) == self._place:
                 return
             self._put_down()
             if not self._is_heard():
@@ -56,17 +51,9 @@ class Doorbell:
         """Take it away, if it is ours."""
         if self._socket is not None:
             with suppress(OSError):
-                if self._where() == self._place:
+                if place_of(self._address) == self._place:
                     os.unlink(self._address)
         self._put_down()
-
-    def _where(self) -> tuple[int, int] | None:
-        """What file is at the address."""
-        try:
-            found = os.lstat(self._address)
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
 
     def _is_heard(self) -> bool:
         """Whether there is a bell that somebody hears. One that a dead runner has left is taken away."""
@@ -88,12 +75,11 @@ class Doorbell:
                 bell.setblocking(False)
                 bell.bind(address)
                 self._let_in()
-                self._place = self._where() or (0, 0)
+                self._place = place_of(self._address) or (0, 0)  # gone already: it is hung again
             except BaseException:
                 bell.close()
                 raise
-        self._socket = bell
-        self._listen()
+        self._socket, self._ear = bell, Ear(bell.fileno(), self._hear)
 
     def _let_in(self) -> None:
         """Those who may write the database: its owner, group and mode, as SQLite has it for the files it adds."""
@@ -103,26 +89,16 @@ class Doorbell:
         with suppress(PermissionError):  # a group that is not ours to give
             os.chown(self._address, owner, like.st_gid, follow_symlinks=False)
 
-    def _listen(self) -> None:
-        self._listening = None
-        if self._socket is not None:
-            asyncio.get_running_loop().add_reader(self._socket, self._hear)
-
     def _hear(self) -> None:
         assert self._socket is not None
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket)
-        self._listening = loop.call_later(DEAF, self._listen)
         with suppress(BlockingIOError):
             for _ in range(AT_ONCE):
                 self._socket.recv(1)
         self._on_ring()
 
     def _put_down(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            self._listening = None
+        if self._ear is not None:
+            self._ear.close()
         if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            self._socket = None
+        self._ear = self._socket = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import os
@@ -11,12 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from outbox.runner.hearing import Ear, Place, place_of
+
 log = logging.getLogger("outbox.logwatch")
 
 IN_MODIFY = 0x2
-
-DEAF = 0.005
-"""Seconds for which it is not heard again: whoever has heard it looks closely for longer than that."""
 
 
 class LogWatch:
@@ -28,8 +26,8 @@ class LogWatch:
         self._file = os.fsencode(database.resolve()) + b"-wal"
         self._on_write = on_write
         self._descriptor = -1
-        self._place: tuple[int, int] | None = None
-        self._listening: asyncio.TimerHandle | None = None
+        self._ear: Ear | None = None
+        self._place: Place | None = None
         self.proven = False
         """Whether anything has been heard of this log. Not every file system tells."""
 
@@ -38,7 +36,7 @@ class LogWatch:
         if not sys.platform.startswith("linux"):
             return
         try:
-            place = self._where()
+            place = place_of(self._file)  # the last connection that closes deletes it
             if place != self._place:
                 self.close()
                 if place is not None:
@@ -46,42 +44,24 @@ class LogWatch:
         except (OSError, AttributeError) as error:  # too many are watched already; a C library without it
             log.debug("cannot watch %s: %s", os.fsdecode(self._file), error)
 
-    def _where(self) -> tuple[int, int] | None:
-        """What file is there: the last connection that closes deletes it."""
-        try:
-            found = os.stat(self._file)
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _watch(self, place: tuple[int, int]) -> None:
+    def _watch(self, place: Place) -> None:
         system = ctypes.CDLL(None, use_errno=True)
         self._descriptor = system.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor < 0 or system.inotify_add_watch(self._descriptor, self._file, IN_MODIFY) < 0:
             number = ctypes.get_errno()
             self.close()
             raise OSError(number, os.strerror(number))
-        self._place = place
-        self._listen()
-
-    def _listen(self) -> None:
-        self._listening = None
-        asyncio.get_running_loop().add_reader(self._descriptor, self._hear)
+        self._place, self._ear = place, Ear(self._descriptor, self._hear)
 
     def _hear(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._descriptor)
-        self._listening = loop.call_later(DEAF, self._listen)
         with suppress(BlockingIOError):
             os.read(self._descriptor, 4096)  # they are all alike, and what is alike is kept once
         self.proven = True
         self._on_write()
 
     def close(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            self._listening = None
+        if self._ear is not None:
+            self._ear.close()
         if self._descriptor >= 0:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
-        self._descriptor, self._place, self.proven = -1, None, False
+        self._ear, self._descriptor, self._place, self.proven = None, -1, None, False
