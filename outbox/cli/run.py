@@ -87,7 +87,6 @@ async def _serve(session: Session, config: Config, errand: Errand, *, quiet: boo
         rescue_file=_rescue_file(config),
     )
     # What is loaded stays: never look through it again. And what a mail needs is no garbage: look for that seldom.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     service.listen_for_signals()

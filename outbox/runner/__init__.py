@@ -3,10 +3,13 @@
 service.py     puts the parts together, handles signals, drains
 dispatch.py    which messages to claim next, fairly
 delivery.py    one message from claim to settlement (the heart); journey.py, what it has come to so far
+carriers.py    a task for each place of an account, that takes one message after the other
 conversation.py   the part of it that the relay takes part in; brakes.py, the refusals met in a row
-clerk.py       the only thread that writes; request.py, what it is asked; budget.py, how much mail is in memory
+clerk.py       the only thread that writes; request.py, what it is asked; gather.py, what shares a COMMIT
+contents.py    what claimed messages say, read in batches; budget.py, how much mail is in memory
+waking.py      what wakes a runner on SQLite: looks.py, doorbell.py, logwatch.py
 registrar.py   what is known of accounts and senders, and their opened secrets
-quota.py       limits: what may go now, what waits until when, which connections are ours (places.py)
+quota.py       limits: what may go now, what waits until when, which connections are ours
 feedback.py    what the application hears of: events, webhook.py, notices.py, overdue.py
 upkeep.py      leases, reclaim, expiry
 schedule.py    APScheduler: when, never what

@@ -22,7 +22,7 @@ LONG_READ = 1024 * 1024
 
 
 class Contents:
-    """Requests for content, (claim, account) each: made and given back on the event loop, read on the clerk's."""
+    """Requests for content, (claim, account) each: made and given back by the event loop, read by the clerk."""
 
     def __init__(self, store: Store, byte_budget: int) -> None:
         self.asked: deque[Request] = deque()

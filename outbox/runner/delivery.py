@@ -133,8 +133,11 @@ class Delivery:
         if journey.settled:
             self._end(claim, ended, journey, settlement)
         else:
-            writing = self._clerk.settle(settlement)
-            writing.add_done_callback(partial(self._written, claim, ended, journey, settlement))
+            self._write(claim, ended, journey, settlement)
+
+    def _write(self, claim: Claim, ended: Ended, journey: Journey, settlement: Settlement) -> None:
+        writing = self._clerk.settle(settlement)
+        writing.add_done_callback(partial(self._written, claim, ended, journey, settlement))
 
     def _written(
         self, claim: Claim, ended: Ended, journey: Journey, settlement: Settlement, writing: asyncio.Future[Settled]
@@ -161,9 +164,7 @@ class Delivery:
     def turn_back(self) -> int:
         """Let everything that is not past DATA be given back untried. How many go on to their end."""
         for claim, ended in self._carriers.take_back():
-            settlement, journey = relinquish(claim), Journey(self._clock.monotonic())
-            writing = self._clerk.settle(settlement)
-            writing.add_done_callback(partial(self._written, claim, ended, journey, settlement))
+            self._write(claim, ended, Journey(self._clock.monotonic()), relinquish(claim))
         turning = [task for task, journey in self._journeys.items() if journey.may_turn_back]
         for task in turning:
             task.cancel()

@@ -18,7 +18,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -353,13 +352,10 @@ class Dispatch:
         if self._in_flight[name] <= places * AHEAD // 2:
             self._bell.set()
 
-    async def drain(self, seconds: float | None) -> int:
-        """Wait for the deliveries under way, at most so long (None: to the end). How many are left."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._under_way:
-                    await self._one_ends(None)
-        return len(self._under_way)
+    async def drain(self) -> None:
+        """Wait for the deliveries under way."""
+        while self._under_way:
+            await self._one_ends(None)
 
 
 def behind(lanes: Sequence[Lane]) -> str:

@@ -280,7 +280,7 @@ class Service:
         while True:
             before = self._dispatch.claimed
             await self._dispatch.round()
-            await self._dispatch.drain(None)
+            await self._dispatch.drain()
             if self._dispatch.claimed == before:
                 await self._feedback.tell()
                 return
@@ -357,7 +357,7 @@ class Service:
         """No claim is under way any more, and no delivery."""
         if self._dispatching is not None:
             await asyncio.wait({self._dispatching})
-        await self._dispatch.drain(None)
+        await self._dispatch.drain()
 
     async def _hang_up(self) -> None:
         """Say QUIT and wait for what the relays say to that, unless we are hurried."""

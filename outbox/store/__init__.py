@@ -1,7 +1,8 @@
 """The seam between the runner and the database: verbs of the protocol, as statements in the clerk's open transaction.
 
     Store, the protocol: sqlite.py and postgres.py, over the shared statements of queue.py and reclaim.py (run by
-                   statements.py) and the records of rows.py
+                   statements.py) and the records of rows.py; sets.py and arrays.py, many rows in one statement
+    floors.py      from where on a lane of PostgreSQL is read
     runners.py     leases, and who is dead; presence.py and listener.py, the locks that show it
     faults.py      pauses that a settlement carries; accounts.py, senders.py, journal.py, what they are written to
     probes.py      one message at a time tries what was paused, over all runners

@@ -10,7 +10,7 @@ matches no row, and can never overwrite a newer result.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -72,7 +72,7 @@ _LATE_NOTE = (
 _WAITING = """
 SELECT {sender}, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queued' GROUP BY sender ORDER BY sender"""
 
-CONTENT = """
+_CONTENT = """
 SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
   dsn_notify, dsn_ret, dsn_envid, text_body, html_body, raw, erased_at
 FROM outbox WHERE id {which}"""
@@ -86,7 +86,7 @@ SELECT position, fate FROM outbox_recipient WHERE message_id = ? ORDER BY claim_
 SUSPECTS = 8
 
 
-class SqlStore(Reclaiming, ABC):
+class SqlStore(Reclaiming):
     """What both dialects share. A subclass says how to connect, how to claim and mark, and what its errors mean."""
 
     def __init__(self, url: str) -> None:
@@ -96,7 +96,7 @@ class SqlStore(Reclaiming, ABC):
     # -- reading
 
     def _content_where(self, which: str) -> str:
-        return CONTENT.format(created_at=self.created_column, headers=self.headers_column, which=which)
+        return _CONTENT.format(created_at=self.created_column, headers=self.headers_column, which=which)
 
     def content(self, claim: Claim) -> Content:
         """Read what a claimed message says. A row that cannot be read (invalid UTF-8, gone) is an InvalidMessage."""
@@ -107,9 +107,9 @@ class SqlStore(Reclaiming, ABC):
             return Content(invalid, {}, 0)
         return content_of(columns, files, self._fates(claim.message_id) if claim.claim_no > 1 else {})
 
+    @abstractmethod
     def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
         """`content` of each, in any order. Whoever stops taking reads no more."""
-        return ((each, self.content(each)) for each in claims)
 
     def _fates(self, message_id: int) -> dict[int, Fate]:
         return {position: Fate(fate) for position, fate in self._all(_FATES, (message_id,))}

@@ -116,8 +116,10 @@ def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message
     )
 
 
-def content_of(columns: Sequence[Any], files: tuple[Attachment, ...] = (), fates: dict[int, Fate] = {}) -> Content:  # noqa: B006
-    """A row of `CONTENT`, without its last column, with what belongs to it."""
+def content_of(
+    columns: Sequence[Any], files: tuple[Attachment, ...] = (), fates: dict[int, Fate] | None = None
+) -> Content:
+    """What a message says, from its columns for `as_message`, and what belongs to it."""
     try:
         message = as_message(columns, files)
         if message.dsn and (flaw := message.dsn.flaw()):  # somebody got around the CHECKs of the schema
@@ -128,7 +130,7 @@ def content_of(columns: Sequence[Any], files: tuple[Attachment, ...] = (), fates
     for part in (message.text_body, message.html_body, message.raw, message.recipients):
         if part:
             size += len(part)
-    return Content(message, fates, size)
+    return Content(message, fates or {}, size)
 
 
 def _dsn(message_id: int, notify: str, ret: str, envid: str) -> Dsn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ INSERT INTO outbox_recipient (message_id, position, claim_no, address, kind, fat
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id, position, claim_no) DO NOTHING"""
 
 
-class Statements:
-    """An open database, and what runs constant SQL on it. postgres.py overrides the batches with pipelines."""
+class Statements(ABC):
+    """An open database, and what runs constant SQL on it. How many rows go in one statement: sets.py, arrays.py."""
 
     created_column = "created_at"
     headers_column = "headers"
@@ -46,10 +47,9 @@ class Statements:
         rows: list[Any] = cursor.fetchall()
         return rows
 
+    @abstractmethod
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """One statement for many rows, whose results nobody needs."""
-        if rows:
-            self._cursor().executemany(self.translate(sql), rows)
 
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
         """One fenced UPDATE … RETURNING per row: which of them matched."""
