@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import peewee
@@ -21,17 +20,6 @@ from outbox.store.journal import Act
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
 
 IMPATIENT = Policy(max_age=timedelta(0))
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    return database
 
 
 # -- one message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -38,12 +37,6 @@ from tests.contract.stores import (
 )
 from tests.statements import one, run
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
 
 
 def told(database: peewee.Database, **which: Any) -> list[tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import peewee
@@ -13,17 +12,6 @@ from outbox.store import audit, operate
 from outbox.store.filters import Filter
 from tests.statements import rows
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    return database
 
 
 def listed(db: peewee.Database, which: Filter, limit: int = 50) -> list[int]:

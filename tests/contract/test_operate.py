@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,17 +20,6 @@ from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories
 
 IMPATIENT = Policy(max_age=timedelta(0))
 WHO = "olga"
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    return database
 
 
 def test_a_failed_message_is_retried_for_its_bounced_recipients_only(stories: Stories, db: peewee.Database) -> None:

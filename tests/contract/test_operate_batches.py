@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
 import peewee
-import pytest
 
 from outbox.core.lifecycle import State, Verb
 from outbox.core.outcome import Stage
@@ -21,17 +19,6 @@ from outbox.store.operate import Answer
 from tests.stories import OK, SPAM, Stories
 
 WHO = "olga"
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    return database
 
 
 def test_a_filter_takes_the_messages_that_match(stories: Stories, db: peewee.Database) -> None:

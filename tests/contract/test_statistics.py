@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import peewee
@@ -12,18 +11,6 @@ from outbox.store import health
 from outbox.store.filters import written
 from outbox.store.statistics import By, percentile, statistics
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, Stories
-
-
-@pytest.fixture
-def stories(database_url: str) -> Iterator[Stories]:
-    with Stories(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def db(database: peewee.Database) -> peewee.Database:
-    return database
-
 
 # -- numbers
 
