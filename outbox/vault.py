@@ -21,14 +21,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import TYPE_CHECKING, Any
 
 from outbox.core.account import Account
 from outbox.core.secret import Secret
 from outbox.errors import VaultError
 from outbox.keys import Keys
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 _VERSION = 1
 _STEP = 64
@@ -123,11 +124,16 @@ _SETTINGS = {
 
 
 class Vault:
-    """Seals secrets with the first key and opens them with any. Safe to use from several threads."""
+    """Seals secrets with the first key and opens them with any. Safe to use from several threads.
+
+    `cryptography` is loaded here and not with this module: where no account has a password, nothing needs its 6 MB.
+    """
 
     __slots__ = ("_fernets", "keys")
 
     def __init__(self, keys: Keys) -> None:
+        from cryptography.fernet import Fernet
+
         self.keys = keys
         self._fernets = {key.id: Fernet(key.text) for key in keys.keys}
 
@@ -189,6 +195,8 @@ class Vault:
         """
         if not self.key_of(token):
             raise self._cannot_open(owner, kind)
+        from cryptography.fernet import MultiFernet
+
         return MultiFernet(list(self._fernets.values())).rotate(token).decode("ascii")
 
     def _unwrap(self, token: str) -> dict[str, Any] | None:
@@ -240,6 +248,8 @@ def open_after_rotation(
 
 
 def _decrypt(fernet: Fernet, token: str) -> bytes | None:
+    from cryptography.fernet import InvalidToken
+
     try:
         return fernet.decrypt(token)
     except (InvalidToken, ValueError, TypeError):  # ValueError: it holds letters outside ASCII

@@ -26,7 +26,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from outbox.config.settings import SECTIONS, Config, RetryConfig, RunConfig, fields
 from outbox.core.units import format_duration, format_size
@@ -45,6 +44,7 @@ __all__ = [
 ]
 
 FILE_NAME = "outbox.toml"
+PREFIX = "OUTBOX_"
 FILE_VARIABLE = "OUTBOX_CONFIG"
 
 
@@ -159,10 +159,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    try:
-        values = EnvSettingsSource(Config)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}") from None
+    if not any(name.upper().startswith(PREFIX) and name.upper() != FILE_VARIABLE for name in os.environ):
+        return {}
+    from outbox.config.environment import environment
+
+    values = environment()
     for section, content in values.items():
         if isinstance(content, Mapping):
             _refuse_unknown({section: content}, "environment")
@@ -201,7 +202,7 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _variable(key: str) -> str:
-    return "OUTBOX_" + key.replace(".", "_").upper()
+    return PREFIX + key.replace(".", "_").upper()
 
 
 def _written(key: str) -> str:

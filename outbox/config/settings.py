@@ -10,14 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from outbox.config.feedback import DeliverConfig, EventsConfig, NoticesConfig, Section, WebhookConfig
 from outbox.config.units import Duration, Size, checked_uuid
 from outbox.core.address import ascii_domain
-from outbox.core.settlement import Policy
+from outbox.core.policy import Policy
 
 
 def _default_helo() -> str:
@@ -132,17 +131,10 @@ class RunConfig(Section):
         return self
 
 
-class Config(BaseSettings):
+class Config(BaseModel):
     """Everything that can be configured. `load` makes one."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="OUTBOX_",
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        env_ignore_empty=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     database: str = Field(
         default="", repr=False, description="URL of the database: sqlite:///outbox.db, postgresql://user@host/database"
@@ -165,17 +157,6 @@ class Config(BaseSettings):
 
     _file: Path | None = None
     _origins: dict[str, str] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # `load` reads the others itself, to know where each value came from
 
     @property
     def file(self) -> Path | None:

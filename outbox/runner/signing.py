@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from outbox import keypair
 from outbox.core import dkim
 from outbox.core.account import fold
 from outbox.core.address import wildcard
@@ -78,6 +77,8 @@ class Signing:
 
     def _open(self, key: SealedKey) -> DkimKey:
         if key not in self._opened:
+            from outbox import keypair  # loaded where mail is signed
+
             binding = DkimBinding(key.sender, key.selector, key.domain, str(key.algorithm))
             secret = open_after_rotation(
                 self._open_vault,

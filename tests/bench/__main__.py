@@ -23,6 +23,7 @@ from tests.bench.process import ROOT
 
 TOPICS = (
     "drain",
+    "start",
     "memory",
     "fairness",
     "latency",
