@@ -29,7 +29,7 @@ from outbox.errors import DatabaseError
 from outbox.runner.contents import Contents
 from outbox.runner.gather import Gather
 from outbox.runner.looks import Looks
-from outbox.runner.request import WRITES, AbandonedError, Answer, Kind, Request, resolve, set_answer
+from outbox.runner.request import WRITES, AbandonedError, Answer, Kind, Request, is_single, resolve, set_answer
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
 log = logging.getLogger("outbox.clerk")
@@ -317,7 +317,7 @@ class Clerk:
         """One transaction. Members of one kind that have a batch verb go through it together."""
         self._be_courteous()
         store, began = self._store, self._clock.monotonic()
-        with store.transaction():
+        with store.single() if is_single(group) else store.transaction():
             now = store.now()
             self._offset = now - self._clock.now()
             answers: list[Answer] = []

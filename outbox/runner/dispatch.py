@@ -31,6 +31,7 @@ from outbox.runner.clerk import Clerk
 from outbox.runner.delivery import Delivery
 from outbox.runner.gate import Gate
 from outbox.runner.registrar import Registrar
+from outbox.runner.request import Alone
 from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
 
 log = logging.getLogger("outbox.dispatch")
@@ -278,7 +279,7 @@ class Dispatch:
 
     async def _claim(self, picks: Sequence[Pick]) -> bool:
         """Claim and begin to deliver. Whether a sender gave all that was asked of it, so that there may be more."""
-        claims = await self._clerk.claim(partial(_claim_lanes, self._runner(), picks))
+        claims = await self._clerk.claim(Alone(partial(_claim_lanes, self._runner(), picks)))
         for claim in claims:
             self._begin(claim)
         taken = Counter(each.sender for each in claims)
@@ -366,7 +367,7 @@ def behind(lanes: Sequence[Lane]) -> str:
 
 
 def _look(cursor: str, suspect: int, now: datetime, store: Store) -> tuple[list[Lane], list[Claim]]:
-    return store.lanes(cursor, LANES), store.suspects(suspect, now)
+    return store.look(cursor, LANES, suspect, now)
 
 
 def _claim_lanes(runner: str, picks: Sequence[Pick], store: Store, now: datetime) -> list[Claim]:

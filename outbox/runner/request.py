@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
@@ -25,6 +26,25 @@ class Request:
     kind: Kind
     payload: Any
     future: asyncio.Future[Any]
+
+
+class Alone:
+    """What is asked for is one verb of the store's, so that it needs no transaction around it where it is alone."""
+
+    __slots__ = ("_verb",)
+
+    def __init__(self, verb: Callable[[Any, datetime], Any]) -> None:
+        self._verb = verb
+
+    def __call__(self, store: Any, now: datetime) -> Any:
+        return self._verb(store, now)
+
+
+def is_single(group: Sequence[Request]) -> bool:
+    """Whether this is one `mark` or one `claim`."""
+    if group[0].kind is Kind.MARK:
+        return group[-1].kind is Kind.MARK
+    return len(group) == 1 and isinstance(group[0].payload, Alone)
 
 
 WRITES = (Kind.MARK, Kind.SETTLE, Kind.CLAIM, Kind.UPKEEP)

@@ -152,6 +152,9 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """BEGIN (on SQLite with the write lock, at once or not at all), then COMMIT, or ROLLBACK if anything raises."""
 
+    def single(self) -> AbstractContextManager[None]:
+        """A transaction of one `claim` or one `mark` and nothing else."""
+
     def reading(self) -> AbstractContextManager[None]: ...
 
     def now(self) -> datetime:
@@ -167,6 +170,9 @@ class Store(Protocol):
 
     def suspects(self, after: int, now: datetime) -> list[Claim]:
         """Due messages with an id beyond `after` whose last attempt ended with their runner's death; a few, by id."""
+
+    def look(self, after: str, limit: int, suspect: int, now: datetime) -> tuple[list[Lane], list[Claim]]:
+        """`lanes(after, limit)` and `suspects(suspect, now)`."""
 
     def content(self, claim: Claim) -> Content: ...
 

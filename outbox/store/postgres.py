@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +40,11 @@ WITH RECURSIVE lane AS (
   WHERE lane.n < %s
 )
 SELECT sender, priority, due_at FROM lane"""
+
+# A row more where there is a suspect, which is rare: then they are asked for.
+_SUSPECTED = """
+UNION ALL (SELECT NULL, NULL, NULL FROM outbox_delivery
+  WHERE state = 'queued' AND crashes > 0 AND due_at <= %s AND message_id > %s LIMIT 1)"""
 
 _EXPIRABLE = """
 SELECT 1 FROM outbox_delivery
@@ -148,6 +153,11 @@ _BY_KEYS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_merg
 _BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), 0)
 
 _BEGIN = "BEGIN; SELECT clock_timestamp()"
+
+CLOCK_KNOWN = 30.0
+"""Seconds for which what the server's clock has said is counted on by ours, where asking it would be a round trip more.
+"""
+
 _OPEN = (psycopg.pq.TransactionStatus.INTRANS, psycopg.pq.TransactionStatus.INERROR)
 
 
@@ -164,6 +174,8 @@ class PostgresStore(SqlStore):
         self._floors = Floors()
         self._contents = self.translate(self._content_where("= ANY ((SELECT ?::bigint[])::bigint[])") + _SMALL)
         self._began_at: datetime | None = None
+        self._clock_read = (float("-inf"), _BEGINNING[0])
+        self._single = False
 
     def open(self) -> None:
         if self.is_open and self.db.is_connection_usable():
@@ -177,6 +189,7 @@ class PostgresStore(SqlStore):
                 connection.execute(_BY_KEYS)
             else:  # a pooler: what is set or prepared there may be met by others, or not by us
                 connection.prepare_threshold = None
+            self._recognise()
 
     def close(self) -> None:
         if self.is_open:
@@ -188,19 +201,46 @@ class PostgresStore(SqlStore):
         """The clock is read in the same round trip as BEGIN."""
         with translated():
             cursor = self._cursor().execute(_BEGIN, prepare=False)
-            try:
+            with self._ending(cursor):
                 cursor.nextset()
                 self._began_at = cursor.fetchone()[0]
+                self._clock_read = self._clock.monotonic(), self._began_at
                 yield
-                if cursor.execute("COMMIT", prepare=False).statusmessage != "COMMIT":
-                    raise TransientError("the transaction was rolled back")
-            except BaseException:
-                self._floors.forget()  # what they are above may not have been claimed
-                if cursor.connection.info.transaction_status in _OPEN:
-                    cursor.execute("ROLLBACK", prepare=False)
-                raise
-            finally:
-                self._began_at = None
+
+    @contextmanager
+    def single(self) -> Iterator[None]:
+        """One statement is a transaction by itself, without the round trips of BEGIN and COMMIT. A verb that turns out
+        to need several of them begins one.
+        """
+        read_at, then = self._clock_read
+        since = self._clock.monotonic() - read_at
+        if since > CLOCK_KNOWN:
+            with self.transaction():
+                yield
+            return
+        with translated():
+            self._single, self._began_at = True, then + timedelta(seconds=since)
+            with self._ending(self._cursor()):
+                yield
+
+    @contextmanager
+    def _ending(self, cursor: Any) -> Iterator[None]:
+        try:
+            yield
+            if not self._single and cursor.execute("COMMIT", prepare=False).statusmessage != "COMMIT":
+                raise TransientError("the transaction was rolled back")
+        except BaseException:
+            self._floors.forget()  # what they are above may not have been claimed
+            if cursor.connection.info.transaction_status in _OPEN:
+                cursor.execute("ROLLBACK", prepare=False)
+            raise
+        finally:
+            self._single, self._began_at = False, None
+
+    def _begin(self) -> None:
+        if self._single:
+            self._cursor().execute("BEGIN", prepare=False)
+            self._single = False
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -253,6 +293,15 @@ class PostgresStore(SqlStore):
             yield claim, self.content(claim)
 
     def lanes(self, after: str, limit: int) -> list[Lane]:
+        return self._look(after, limit)[0]
+
+    def look(self, after: str, limit: int, suspect: int, now: datetime) -> tuple[list[Lane], list[Claim]]:
+        """One round trip, as a rule."""
+        lanes, suspected = self._look(after, limit, (moment(now), suspect))
+        return lanes, self.suspects(suspect, now) if suspected else []
+
+    def _look(self, after: str, limit: int, suspect: tuple[object, ...] = ()) -> tuple[list[Lane], bool]:
+        """Also whether there may be suspects."""
         self._floors.is_time_to_walk(self._clock.monotonic())
         start, known = (after, 10), self._floors.known((after, 10))[:limit]  # 10: beyond every priority of that sender
         rows: list[Any] = []
@@ -262,12 +311,20 @@ class PostgresStore(SqlStore):
             heads = as_arrays([(*key, moment(due_at), message_id) for key, (due_at, message_id) in known])
             rows = sorted(self._all(_LANES_WITH_FLOORS, (*gaps, limit, *heads)))
             start = keys[-1]
+        suspected = True
         if len(rows) < limit:
-            rows += self._all(_LANES, (*start, limit - len(rows)))
-        return [as_lane(row) for row in rows[:limit]]
+            rows += self._all(_LANES + (_SUSPECTED if suspect else ""), (*start, limit - len(rows), *suspect))
+            suspected = bool(rows) and rows[-1][0] is None
+        return [as_lane(row) for row in rows[:limit] if row[0] is not None], suspected
 
     def suspects(self, after: int, now: datetime) -> list[Claim]:
         return [as_claim(row)[2] for row in self._all(_SUSPECTS, (moment(now), after, SUSPECTS))]
+
+    def claim(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
+        """A statement for each tier, and so one as a rule."""
+        if len({each.sender for each in picks}) < len(picks):
+            self._begin()
+        return super().claim(runner, picks, now)
 
     def _claim_tier(self, runner: str, picks: Sequence[Pick], now: datetime) -> list[Claim]:
         if self._floors.wants_to_look(now):
@@ -326,12 +383,14 @@ class PostgresStore(SqlStore):
         Just after a start of the server every lock is free, and the runners are on their way back: they would all
         declare each other dead. Then the lock proves nothing.
         """
-        if self._all(_JUST_STARTED)[0][0]:
+        if not runners or self._all(_JUST_STARTED)[0][0]:
             return []
         sql = "SELECT pg_try_advisory_xact_lock(?)"
         return [runner for runner in runners if self._all(sql, (advisory_key(runner),))[0][0]]
 
     def mark(self, marks: Sequence[Mark], now: datetime) -> list[bool]:
+        if any(each.fates for each in marks):
+            self._begin()
         rows = as_arrays([(each.message_id, each.claim_no, each.through) for each in marks])
         marked = {row[0] for row in self._all(_MARK, (moment(now), *rows))}
         self._record_marked((each for each in marks if each.message_id in marked), now)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 
@@ -19,7 +20,7 @@ from outbox.core.lifecycle import FINAL
 from outbox.core.message import Attachment
 from outbox.core.settlement import Claim, Fate, Result, Settlement
 from outbox.errors import InvalidMessage
-from outbox.store import Content, DeclaredDeadError, Mark, Pick, Settled, Waiting, faults
+from outbox.store import Content, DeclaredDeadError, Lane, Mark, Pick, Settled, Waiting, faults
 from outbox.store.journal import Act
 from outbox.store.reclaim import Reclaiming
 from outbox.store.rows import (
@@ -93,7 +94,13 @@ class SqlStore(Reclaiming):
         super().__init__(url)
         self._content = self.translate(self._content_where("= ?"))
 
+    def single(self) -> AbstractContextManager[None]:
+        return self.transaction()
+
     # -- reading
+
+    def look(self, after: str, limit: int, suspect: int, now: datetime) -> tuple[list[Lane], list[Claim]]:
+        return self.lanes(after, limit), self.suspects(suspect, now)
 
     def _content_where(self, which: str) -> str:
         return _CONTENT.format(created_at=self.created_column, headers=self.headers_column, which=which)
@@ -106,6 +113,18 @@ class SqlStore(Reclaiming):
         except InvalidMessage as invalid:
             return Content(invalid, {}, 0)
         return content_of(columns, files, self._fates(claim.message_id) if claim.claim_no > 1 else {})
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """See `outbox.store.Store`."""
+
+    @abstractmethod
+    def lanes(self, after: str, limit: int) -> list[Lane]:
+        """See `outbox.store.Store`."""
+
+    @abstractmethod
+    def suspects(self, after: int, now: datetime) -> list[Claim]:
+        """See `outbox.store.Store`."""
 
     @abstractmethod
     def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
