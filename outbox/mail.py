@@ -23,6 +23,7 @@ from outbox.core.dsn import Dsn
 from outbox.core.header import MAX_FIELDS, check_header, check_text
 from outbox.core.message import NULL_PATH, Attachment, Message, recipients_of, senders_of
 from outbox.core.mime import check_attachment
+from outbox.core.pieces import join
 from outbox.core.raw import compose_raw, read_fields, speaker_of, written
 from outbox.core.render import render
 from outbox.errors import InvalidMail, InvalidMessage
@@ -138,7 +139,7 @@ class Mail:
         """
         with _named("message"):
             raw = message if isinstance(message, bytes) else written(message)
-            header, body = compose_raw(raw, {})
+            composed = join(compose_raw(raw, {}))
         with _named("sender"):
             speaker = speaker_of(read_fields(raw)).email if sender is None else sender
         if to is None and cc is None and bcc is None:
@@ -158,7 +159,7 @@ class Mail:
             dsn_notify=dsn_notify,
             dsn_ret=dsn_ret,
             dsn_envid=dsn_envid,
-            raw=header + body,
+            raw=composed,
         )
 
     def columns(self) -> dict[str, object]:

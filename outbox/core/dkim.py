@@ -25,6 +25,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+from outbox.core.pieces import LARGE, at_line_ends
+
 WIDTH = 78
 """Characters of a line (RFC 5322 §2.1.1), where there is a place to break it."""
 
@@ -76,8 +78,7 @@ def sign(data: bytes, keys: Sequence[DkimKey], at: datetime) -> bytes:
     A key whose domain has signed it already, as a message that came in raw may show, adds nothing.
     """
     end = data.find(b"\r\n\r\n")
-    header, body = (data[: end + 2], data[end + 4 :]) if end >= 0 else (data, b"")
-    fields = canonical_fields(header)
+    fields = canonical_fields(data[: end + 2] if end >= 0 else data)
     names = tuple([name for name, _ in fields])
     if _SIGNATURE in names:
         signed = _signed_domains(fields)
@@ -85,7 +86,7 @@ def sign(data: bytes, keys: Sequence[DkimKey], at: datetime) -> bytes:
     if not keys:
         return data
     plan = _plan(names)
-    body_hash = b64encode(sha256(canonical_body(body)).digest())
+    body_hash = b64encode(_body_digest(data, end + 4 if end >= 0 else len(data)))
     covered = sha256(b"".join([fields[place][1] for place in plan.places]))
     end_of_field = b" t=%d;%b\r\n bh=%b;\r\n b=" % (int(at.timestamp()), plan.tag, body_hash)
     signatures: list[bytes] = []
@@ -120,6 +121,26 @@ def canonical_body(body: bytes) -> bytes:
         return body
     body = body.removesuffix(b" ").rstrip(b"\r\n")
     return body + b"\r\n" if body else b""
+
+
+def _body_digest(data: bytes, start: int) -> bytes:
+    """The SHA-256 of `canonical_body` of what begins at `start`; in pieces where it is large."""
+    if len(data) - start <= LARGE:
+        return sha256(canonical_body(data[start:])).digest()
+    digest, waiting, empty = sha256(), b"", True  # waiting: line ends, which do not count if nothing follows
+    for piece in at_line_ends(data, start):
+        start += len(piece)
+        lines = _single_spaced(piece).replace(b" \r\n", b"\r\n")
+        if start == len(data):
+            lines = lines.removesuffix(b" ")
+        kept = lines.rstrip(b"\r\n")
+        if kept:
+            digest.update(waiting + kept)
+            waiting, empty = b"", False
+        waiting += lines[len(kept) :]
+    if not empty:
+        digest.update(b"\r\n")
+    return digest.digest()
 
 
 def _single_spaced(text: bytes) -> bytes:

@@ -12,8 +12,8 @@ lines within 998 goes as it is, text that is mostly ASCII as quoted-printable, e
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64, b2a_qp
-from collections.abc import Sequence
+from binascii import b2a_qp
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from outbox.core.address import excerpt
 from outbox.core.header import check_text, verify_block
 from outbox.core.lines import has_long_line, with_crlf
 from outbox.core.message import Attachment
+from outbox.core.pieces import LARGE, Piece, Stream, at_line_ends, base64, base64_lines, in_pieces
 from outbox.core.words import parameter, pieces_field
 
 MAX_FILENAME = 1000
@@ -41,7 +42,7 @@ class Part(NamedTuple):
     """
 
     fields: tuple[tuple[str, str], ...]
-    body: tuple[bytes, ...]
+    body: tuple[Piece, ...]
 
 
 _MIME_7BIT = ("Content-Transfer-Encoding", "Content-Transfer-Encoding: 7bit")
@@ -84,11 +85,14 @@ def check_attachment(attachment: Attachment) -> None:
     """Whether an attachment can be composed. Raises ValueError with a sentence."""
     _attachment_fields(attachment)
     if _is_message(attachment):
-        _message_body(attachment.content)
+        for piece in at_line_ends(attachment.content):
+            _message_body(piece)
 
 
 def text_part(text: str, content_type: tuple[str, str] = PLAIN) -> Part:
     """A text in the plainest encoding that carries it."""
+    if len(text) > LARGE:
+        return _large_text_part(text, content_type)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text and text[-1] != "\n":
@@ -99,14 +103,38 @@ def text_part(text: str, content_type: tuple[str, str] = PLAIN) -> Part:
     # Quoted-printable spends three octets on each that is not ASCII, base64 four on every three of them all.
     if 6 * len(data.translate(None, _ASCII)) <= len(data):
         return Part((content_type, _MIME_QP), (b2a_qp(data, istext=True),))
-    return Part((content_type, _MIME_BASE64), (_base64(data) + b"\r\n",))
+    return Part((content_type, _MIME_BASE64), (base64(data) + b"\r\n",))
+
+
+def _large_text_part(text: str, content_type: tuple[str, str]) -> Part:
+    """The same, read several times and in pieces."""
+    if text.isascii() and "\0" not in text and not any(map(has_long_line, _lines(text))):
+        return Part((content_type, _MIME_7BIT), (Stream(lambda: _lines(text), text),))
+    octets = others = 0
+    for piece in _lines(text):
+        octets += len(piece)
+        others += len(piece.translate(None, _ASCII))
+    if 6 * others <= octets:
+        encoded = Stream(lambda: (b2a_qp(piece, istext=True) for piece in _lines(text)))
+        return Part((content_type, _MIME_QP), (encoded,))
+    return Part((content_type, _MIME_BASE64), (Stream(lambda: base64_lines(_lines(text))), b"\r\n"))
+
+
+def _lines(text: str) -> Iterator[bytes]:
+    """Whole lines of a text that is not empty, as octets with CRLF."""
+    for piece in at_line_ends(text):
+        if "\r" in piece:
+            piece = piece.replace("\r\n", "\n").replace("\r", "\n")
+        yield (piece if piece[-1] == "\n" else piece + "\n").encode().replace(b"\n", b"\r\n")
 
 
 def _attachment_part(attachment: Attachment) -> Part:
-    fields = _attachment_fields(attachment)
+    fields, content = _attachment_fields(attachment), attachment.content
     if _is_message(attachment):
-        return Part((*fields, _MIME_7BIT), (_message_body(attachment.content),))
-    return Part((*fields, _MIME_BASE64), (_base64(attachment.content),))
+        message = Stream(lambda: map(_message_body, at_line_ends(content)), content)
+        return Part((*fields, _MIME_7BIT), (message if len(content) > LARGE else _message_body(content),))
+    encoded = Stream(lambda: base64_lines(in_pieces(content))) if len(content) > LARGE else base64(content)
+    return Part((*fields, _MIME_BASE64), (encoded,))
 
 
 def _attachment_fields(attachment: Attachment) -> tuple[tuple[str, str], ...]:
@@ -145,24 +173,20 @@ def _is_message(attachment: Attachment) -> bool:
 
 
 def _message_body(content: bytes) -> bytes:
-    """RFC 2046 §5.2 forbids to encode message/rfc822 and its like: they go as they are, or not at all."""
+    """Whole lines of it. RFC 2046 §5.2 forbids to encode message/rfc822 and its like: they go as they are, or not at
+    all.
+    """
     content = with_crlf(content)
     if not content.isascii() or b"\0" in content or has_long_line(content):
         raise ValueError("an attached message must be ASCII with lines of at most 998 characters: attach it as a file")
     return content
 
 
-def _base64(content: bytes) -> bytes:
-    """Lines of 76 characters, without a line end after the last."""
-    encoded = b2a_base64(content, newline=False)
-    return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
-
-
 def multipart(subtype: str, parts: Sequence[Part], seed: str, parameters: str = "") -> Part:
     """Parts as one; `parameters` are more of its Content-Type, as `` name=value;``."""
     boundary = _boundary(subtype, parts, seed)
     delimiter = f"--{boundary}\r\n".encode()
-    body: list[bytes] = []
+    body: list[Piece] = []
     for part in parts:
         body += [delimiter, compose_block(part.fields), *part.body]
         delimiter = f"\r\n--{boundary}\r\n".encode()

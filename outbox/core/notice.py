@@ -20,6 +20,7 @@ from enum import StrEnum
 from outbox.core.address import Address, parse_address
 from outbox.core.lines import has_long_line
 from outbox.core.mime import Part, compose_block, multipart, text_part
+from outbox.core.pieces import join
 from outbox.core.reply import sanitise
 from outbox.core.words import address_field, pieces_field, text_field
 
@@ -97,7 +98,7 @@ def compose(notice: Notice) -> bytes:
     if _MESSAGE_ID.fullmatch(notice.message_id):
         fields += [(name, f"{name}: {notice.message_id}") for name in ("In-Reply-To", "References")]
     fields += [("MIME-Version", "MIME-Version: 1.0"), *body.fields]
-    return b"".join((compose_block(fields), *body.body))
+    return join((compose_block(fields), *body.body))
 
 
 # -- for people

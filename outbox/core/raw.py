@@ -11,11 +11,13 @@ standard library, more than half of a corpus of 414 messages came out different.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from outbox.core.address import Address, parse_header
 from outbox.core.header import split_block, unfolded
 from outbox.core.lines import has_long_line, with_crlf
+from outbox.core.pieces import LARGE, Piece, Stream, at_line_ends
 
 if TYPE_CHECKING:
     import email.message
@@ -34,25 +36,38 @@ def read_fields(raw: bytes) -> Fields:
     return _split(raw)[0]
 
 
-def compose_raw(raw: bytes, added: dict[str, str]) -> tuple[bytes, bytes]:
+def compose_raw(raw: bytes, added: dict[str, str]) -> tuple[bytes, Piece]:
     """The message as it goes out, as (header with the empty line after it, body).
 
     `added` are fields to put in where they are missing, by name. Takes time linear in the size. Raises ValueError with
-    a sentence.
+    a sentence, and so does a body that is a stream.
     """
-    fields, body = _split(raw)
-    body = with_crlf(body)
-    if body and not body.endswith(b"\r\n"):
-        body += b"\r\n"
+    fields, start = _split(raw)
     kept = [field for name, field in fields if name not in STRIPPED]
     present = {name for name, _ in fields}
     kept += [f"{field}\r\n".encode() for name, field in added.items() if name.lower() not in present]
-    header = b"".join(kept) + b"\r\n"
-    if b"\0" in header or b"\0" in body:
+    header = _checked(b"".join(kept) + b"\r\n")
+    if len(raw) > LARGE:
+        return header, Stream(lambda: _lines(raw, start))
+    return header, _checked(_ended(with_crlf(raw[start:])))
+
+
+def _lines(raw: bytes, start: int) -> Iterator[bytes]:
+    """The body from `start` on."""
+    for piece in at_line_ends(raw, start):
+        yield _checked(_ended(with_crlf(piece)))
+
+
+def _ended(body: bytes) -> bytes:
+    return body + b"\r\n" if body and not body.endswith(b"\r\n") else body
+
+
+def _checked(lines: bytes) -> bytes:
+    if b"\0" in lines:
         raise ValueError("there is a NUL in it")
-    if has_long_line(header) or has_long_line(body):
+    if has_long_line(lines):
         raise ValueError("a line of it is longer than 998 octets")
-    return header, body
+    return lines
 
 
 def addresses_in(fields: Fields, *names: str) -> tuple[Address, ...]:
@@ -120,12 +135,13 @@ def value_of(fields: Fields, name: str) -> str:
     return next((unfolded(field) for seen, field in fields if seen == name), "")
 
 
-def _split(raw: bytes) -> tuple[Fields, bytes]:
+def _split(raw: bytes) -> tuple[Fields, int]:
+    """Its fields, and where its body begins. The body may be large: only the header is looked at."""
     mbox = _MBOX_LINE.match(raw)
     start = mbox.end() if mbox else 0
     gap = _EMPTY_LINE.search(raw, start)
     if gap is None or raw[start : start + 1] in (b"\r", b"\n", b""):
         raise ValueError("no empty line separates its header from its body")
-    # The body may be large: only the header is split here. The second line end of the gap is not part of it.
+    # The second line end of the gap is not part of the header.
     block = with_crlf(raw[start : gap.end()])
-    return split_block(block[:-2]), raw[gap.end() :]
+    return split_block(block[:-2]), gap.end()

@@ -19,6 +19,7 @@ from outbox.core.address import Address, parse_address_list
 from outbox.core.header import check_text, read_headers
 from outbox.core.message import Message, bare_sender
 from outbox.core.mime import compose_block, compose_body
+from outbox.core.pieces import join
 from outbox.core.raw import compose_raw, read_fields, value_of
 from outbox.core.record import record
 from outbox.core.words import address_field, text_field
@@ -94,7 +95,7 @@ def _compose(message: Message) -> Rendered:
     fields += body.fields
     block = compose_block(fields)
     international = not block.isascii()
-    return Rendered(b"".join((block, *body.body)), smtputf8=international, eight_bit=international)
+    return Rendered(join((block, *body.body)), smtputf8=international, eight_bit=international)
 
 
 def _pass_on(message: Message, raw: bytes) -> Rendered:
@@ -105,8 +106,8 @@ def _pass_on(message: Message, raw: bytes) -> Rendered:
         "Message-ID": f"Message-ID: {_generated_id(message, _domain(message.sender))}",
     }
     header, body = compose_raw(raw, added)
-    international = not header.isascii()
-    return Rendered(header + body, smtputf8=international, eight_bit=international or not body.isascii())
+    data = join((header, body))
+    return Rendered(data, smtputf8=not header.isascii(), eight_bit=not data.isascii())
 
 
 def _address_fields(message: Message) -> list[tuple[str, str]]:
