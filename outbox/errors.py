@@ -5,7 +5,8 @@ OutboxError                 everything below; carries `hint`, what to do next
 ├── InvalidMessage          a stored message cannot be composed: `status` (RFC 3463) and `reason`
 ├── ConfigError             the configuration is missing or wrong                       (exit 3)
 ├── DatabaseError           the database cannot be reached or opened                    (exit 4)
-│   └── SchemaError         its tables are missing, older or newer than this program    (exit 4)
+│   ├── SchemaError         its tables are missing, older or newer than this program    (exit 4)
+│   └── UnusableDatabase    it is damaged, or another has taken its place               (exit 3)
 ├── VaultError              the key is missing, or does not open a secret               (exit 5)
 ├── OAuthError              no access token for an account: `permanent` or passing      (exit 7)
 └── Refused                 an operator asked for something the state of things forbids (exit 1)
@@ -63,6 +64,12 @@ class DatabaseError(OutboxError):
 
 class SchemaError(DatabaseError):
     """The tables are missing, older or newer than this program understands."""
+
+
+class UnusableDatabase(DatabaseError):
+    """The database is damaged, or another one has taken its place: starting again would not change that."""
+
+    exit_code = 3
 
 
 class VaultError(OutboxError):

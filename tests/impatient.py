@@ -31,7 +31,7 @@ def show(remainder: Remainder) -> None:
 
 async def run(seconds: float) -> int:
     deadlines = Deadlines(dot=seconds)
-    service = Service(load(None), no_vault, Clock(), version="0", rescue_file=Path("rescue"), deadlines=deadlines)
+    service = Service(load(None), no_vault, Clock(), version="0", rescue_files=[Path("rescue")], deadlines=deadlines)
     service.listen_for_signals()
     return await service.run(Errand(until_empty=True), show)
 

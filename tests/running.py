@@ -210,7 +210,7 @@ class Program:
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+            env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **_away_from(folder), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -270,6 +270,11 @@ class Program:
         if match and (said := found()):
             return said
         raise TimeoutError(f"it did not say {pattern!r}, but:\n" + "\n".join(self.lines))
+def _away_from(folder: Path) -> dict[str, str]:
+    """What programs keep beside their configuration stays in the test's own folder."""
+    return {"XDG_STATE_HOME": str(folder / "state"), "STATE_DIRECTORY": ""}
+
+
 
     def wait(self, seconds: float = 30.0) -> int:
         """Until it ends. Its exit status. Raises TimeoutError."""

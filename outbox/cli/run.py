@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,6 +75,7 @@ async def _serve(session: Session, config: Config, errand: Errand, *, quiet: boo
     import gc
     from importlib.metadata import version
 
+    from outbox.runner import rescue
     from outbox.runner.service import Service
     from outbox.runner.supervise import watch_parent
 
@@ -84,7 +84,7 @@ async def _serve(session: Session, config: Config, errand: Errand, *, quiet: boo
         lambda: _open_vault(config),
         session.clock,
         version=version("mail-outbox"),
-        rescue_file=_rescue_file(config),
+        rescue_files=rescue.places(config),
     )
     # What is loaded stays: never look through it again. And what a mail needs is no garbage: look for that seldom.
     gc.freeze()
@@ -99,15 +99,6 @@ def _open_vault(config: Config) -> Vault:
     from outbox.vault import Vault
 
     return Vault(keys.load(config.key_file))
-
-
-def _rescue_file(config: Config) -> Path:
-    """Beside the SQLite database, else beside the configuration: on local disk, and the same at the next start."""
-    from outbox.store.database import dialect_of, sqlite_path
-
-    if dialect_of(config.database) == "sqlite":
-        return Path(sqlite_path(config.database) + ".rescue")
-    return (config.file.absolute().parent if config.file else Path.cwd()) / "outbox.rescue"
 
 
 def _report(remainder: Remainder, *, quiet: bool) -> None:

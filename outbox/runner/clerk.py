@@ -25,10 +25,11 @@ from typing import Any, TypeVar
 
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
-from outbox.errors import DatabaseError
+from outbox.errors import DatabaseError, UnusableDatabase
 from outbox.runner.contents import Contents
 from outbox.runner.gather import Gather
 from outbox.runner.looks import Looks
+from outbox.runner.patience import Patience
 from outbox.runner.request import WRITES, AbandonedError, Answer, Kind, Request, is_single, resolve, set_answer
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
@@ -81,8 +82,16 @@ class Clerk:
         self._changes: int | None = None
         self._others_until = 0.0
         self._committed_at = 0.0
-        self._broken_at = float("-inf")
+        self._patience = Patience(
+            store,
+            clock,
+            is_abandoned=lambda: self._abandoned,
+            on_wait=self._somebody_else_writes,
+            on_return=lambda: self._call(self._on_change),
+        )
         self.looks = Looks()
+        self.fault: UnusableDatabase | None = None
+        """What has ended the clerk, and would end it again."""
 
     async def start(self) -> None:
         """Connect. Raises DatabaseError."""
@@ -96,12 +105,16 @@ class Clerk:
     @property
     def disturbed(self) -> bool:
         """Whether a connection broke lately: then there may be claims of ours whose COMMIT was not acknowledged."""
-        return self._clock.monotonic() - self._broken_at < DISTURBED
+        return self._clock.monotonic() - self._patience.broken_at < DISTURBED
 
     @property
     def absent_for(self) -> float:
         """See `Store.absent_for`."""
         return self._store.absent_for
+
+    @property
+    def database_uuid(self) -> str:
+        return self._store.database_uuid
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
@@ -206,6 +219,9 @@ class Clerk:
                 self._serve()
         except AbandonedError:
             log.warning("the database did not answer in time; what was not written goes to the rescue file")
+        except UnusableDatabase as error:
+            self.fault = error
+            log.critical("nothing more is sent: %s; %s", error, error.hint)
         finally:
             self._dismiss()
             self._store.close()
@@ -228,7 +244,7 @@ class Clerk:
             with self._arrived:
                 self._waits = True
                 if not self._waiting():
-                    self._arrived.wait(self._patience())
+                    self._arrived.wait(self._interval())
                 self._waits = False
         self._try_refused_again()
         if not self._waiting():
@@ -239,7 +255,7 @@ class Clerk:
         if group:
             self._write(group)
         if reads:
-            self._deliver([self._patiently(partial(self._read, each, each.payload)) for each in reads])
+            self._deliver([self._patience.until_done(partial(self._read, each, each.payload)) for each in reads])
             self._forget(reads)
         self._read_contents()
 
@@ -251,7 +267,7 @@ class Clerk:
     def _waiting(self) -> bool:
         return any(self._queues[kind] for kind in (*WRITES, Kind.READ)) or bool(self._contents.next(1))
 
-    def _patience(self) -> float | None:
+    def _interval(self) -> float | None:
         if self._changes is not None:
             return self.looks.pause(self._clock.monotonic())
         return RETRY_REFUSED if self._refused else None
@@ -273,6 +289,9 @@ class Clerk:
         self._others_until = now + OTHERS_ACTIVE
         self._call(self._on_change)
 
+    def _somebody_else_writes(self) -> None:
+        self._others_until = self._clock.monotonic() + OTHERS_ACTIVE
+
     # -- writing
 
     def _write(self, group: list[Request]) -> None:
@@ -280,8 +299,8 @@ class Clerk:
         only when they have been answered, so that what is abandoned can still be rescued.
         """
         try:
-            answers = self._patiently(lambda: self._transact(group))
-        except AbandonedError:
+            answers = self._patience.until_done(lambda: self._transact(group))
+        except (AbandonedError, UnusableDatabase):
             raise
         except Exception as error:  # noqa: BLE001 -- anything a statement can raise; the culprit is found below
             if len(group) > 1:
@@ -350,7 +369,7 @@ class Clerk:
         try:
             with self._store.reading():
                 return (request, verb(self._store), None)
-        except TransientError:
+        except (TransientError, UnusableDatabase):
             raise
         except Exception as error:  # noqa: BLE001 -- belongs to whoever asked: one unreadable row is that row's trouble
             return (request, None, error)
@@ -363,7 +382,7 @@ class Clerk:
         for request, _, _ in answers:
             del asked[request.payload[0].message_id]
         is_urgent = partial(bool, self._queues[Kind.MARK])
-        self._patiently(lambda: self._contents.read(asked, answers, is_urgent))
+        self._patience.until_done(lambda: self._contents.read(asked, answers, is_urgent))
         self._contents.forget({id(request) for request, _, _ in answers})
         self._call(self._hand_over, answers)
 
@@ -374,39 +393,6 @@ class Clerk:
                 self.release(request.payload[1], content.size)
             else:
                 set_answer(request.future, content, error)
-
-    # -- patience
-
-    def _patiently(self, verb: Callable[[], T]) -> T:
-        """Try until it works: 0.2 ms at first (a lock is short), a second at last. Raises what does not pass."""
-        delay, complained, broken = 0.0002, False, False
-        since = self._clock.monotonic()
-        while True:
-            try:
-                if broken:
-                    self._reconnect()
-                return verb()
-            except TransientError as error:
-                if self._abandoned:
-                    raise AbandonedError from error
-                broken = error.reconnect
-                if broken:
-                    self._broken_at = self._clock.monotonic()
-                    delay = max(delay, 0.05)
-                self._others_until = self._clock.monotonic() + OTHERS_ACTIVE
-                if not complained and self._clock.monotonic() - since > 5:
-                    complained = True
-                    log.warning("waiting for the database: %s", error)
-                self._clock.sleep(delay)
-                # While the fault looks like another writer's lock, look again soon: waiting longer is how one starves.
-                delay = min(delay * 2, 0.001 if self._clock.monotonic() - since < 1 else 1.0)
-
-    def _reconnect(self) -> None:
-        try:
-            self._store.close()
-            self._store.open()
-        except Exception as error:  # whatever keeps us from connecting may pass
-            raise TransientError(str(error), reconnect=True) from error
 
     # -- answering
 

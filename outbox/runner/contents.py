@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from outbox.core.settlement import Claim
+from outbox.errors import UnusableDatabase
 from outbox.runner.budget import ByteBudget
 from outbox.runner.request import Answer, Request
 from outbox.store import Content, Store, TransientError
@@ -70,7 +71,7 @@ class Contents:
                     octets += content.size
                     if not self._budget.has_room or (octets > LONG_READ and is_urgent()):
                         return
-        except TransientError:
+        except (TransientError, UnusableDatabase):
             raise
         except Exception:  # one of them cannot be read; by itself, it fails by itself
             log.debug("a content cannot be read with others", exc_info=True)
@@ -82,7 +83,7 @@ class Contents:
         try:
             with self._store.reading():
                 return self._take(request, self._store.content(claim))
-        except TransientError:
+        except (TransientError, UnusableDatabase):
             raise
         except Exception as error:  # noqa: BLE001 -- belongs to whoever asked: one unreadable row is that row's trouble
             return (request, None, error)

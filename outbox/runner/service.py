@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,9 @@ from outbox.config import Config
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
 from outbox.core.staging import Mode
+from outbox.errors import DatabaseError
 from outbox.runner import rescue
+from outbox.runner.aside import Aside
 from outbox.runner.assembly import assemble
 from outbox.runner.dispatch import Dispatch
 from outbox.runner.schedule import Schedule
@@ -44,6 +46,7 @@ TELL_EVERY = timedelta(seconds=2)
 DELAYED_EVERY = timedelta(minutes=1)
 IDLE_EVERY = timedelta(seconds=2)
 ATTEND_EVERY = timedelta(seconds=2)
+FULL_EVERY = timedelta(seconds=10)
 
 ANNOUNCED_POLL = timedelta(milliseconds=500)
 """On PostgreSQL: an INSERT that ran before we said that we sleep, and commits after our last look, wakes nobody."""
@@ -75,7 +78,8 @@ class Remainder:
 
 class Service:
     """See above. `open_vault` raises VaultError when there is no key; it is asked when the first account has a
-    password. `rescue_file` is where results go that the database does not take at the end.
+    password. `rescue_files` are where results go that the database does not take at the end: the first that can
+    be written.
     """
 
     def __init__(
@@ -85,13 +89,13 @@ class Service:
         clock: Clock,
         *,
         version: str,
-        rescue_file: Path,
+        rescue_files: Sequence[Path],
         deadlines: Deadlines | None = None,
     ) -> None:
         self._config = config
         self._open_vault = open_vault
         self._clock = clock
-        self._rescue_file = rescue_file
+        self._rescue_files = rescue_files
         self._deadlines = deadlines or Deadlines()
         self._identity = Identity(clock.token(), version, config.run.lease)
         self._stop = asyncio.Event()
@@ -123,7 +127,10 @@ class Service:
     # -- the whole life
 
     async def run(self, errand: Errand, report: Callable[[Remainder], None] = lambda _: None) -> int:
-        """The exit status: 0, or EXIT_BROKEN. Raises DatabaseError and VaultError when it cannot begin."""
+        """The exit status: 0, EXIT_BROKEN, or that of UnusableDatabase. Raises DatabaseError and VaultError when it
+        cannot begin.
+        """
+        asyncio.get_running_loop().set_default_executor(Aside())
         self._assemble()
         await self._clerk.start()
         try:
@@ -132,6 +139,10 @@ class Service:
             if errand.once or errand.until_empty:
                 await self._first(self._feedback.post())
                 await self._first(self._tell(report))
+        except DatabaseError:
+            if self._clerk.fault is None:
+                raise
+            self._exit = self._clerk.fault.exit_code  # the log has it
         finally:
             await self._end()
         return self._exit
@@ -206,6 +217,7 @@ class Service:
             every(ATTEND_EVERY, "waking", self._waking.attend)
         every(FORGET_EVERY, "forget runners", self._upkeep.forget)
         every(WATCH_EVERY, "watch", self._watch)
+        every(FULL_EVERY, "look at the log", self._upkeep.watch_log)
         every(POST_EVERY, "post events", self._feedback.post)
         every(TELL_EVERY, "tell return paths", self._feedback.tell)
         every(DELAYED_EVERY, "tell of delays", self._feedback.watch)
@@ -221,21 +233,23 @@ class Service:
 
     async def _watch(self) -> None:
         if not self._clerk.alive:
-            log.critical("the clerk has died; ending, so that a supervisor starts this runner anew")
-            self._exit = EXIT_BROKEN
+            if self._clerk.fault is None:
+                log.critical("the clerk has died; ending, so that a supervisor starts this runner anew")
+            self._exit = EXIT_BROKEN if self._clerk.fault is None else self._clerk.fault.exit_code
             self.stop()
             self.stop()
 
     async def _replay(self) -> None:
         """Write down what an earlier runner could not. What the database still refuses, the clerk keeps."""
         name = self._identity.id[:8]
-        settlements = rescue.take(self._rescue_file, name)
+        uuid = await self._clerk.read(lambda store: store.database_uuid)
+        settlements = rescue.take(self._rescue_files, name, uuid)
         if settlements:
             for each in settlements:
                 self._clerk.settle(each)
             await self._clerk.upkeep(lambda store, now: None)  # behind them in the same queue
-            log.info("%d results of an earlier run were written from %s", len(settlements), self._rescue_file)
-        rescue.discard(self._rescue_file, name)
+            log.info("%d results of an earlier run, which had been rescued, were written", len(settlements))
+        rescue.discard(self._rescue_files, name)
 
     async def _open_secrets(self) -> None:
         """Without any key, accounts with a password cannot work: better said now than by pausing one after another."""
@@ -272,6 +286,8 @@ class Service:
             except Exception:  # whatever it was, mail that waits must not wait for ever
                 log.exception("dispatch failed; trying again in a second")
                 await asyncio.sleep(1)
+                if not self._clerk.alive:
+                    return
             else:
                 return
 
@@ -331,7 +347,7 @@ class Service:
         await self._login.close()
         await self._feedback.close()
         departed, unwritten = await self._leave()
-        rescue.save(self._rescue_file, unwritten)
+        rescue.save(self._rescue_files, unwritten, self._clerk.database_uuid)
         self._presence.release(departed=departed)
         if self._begun:
             log.info("runner %s ended", self._identity.id[:8])

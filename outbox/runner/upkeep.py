@@ -125,6 +125,15 @@ class Upkeep:
         """Delete the rows of runners that are long dead."""
         await self._clerk.upkeep(runners.forget)
 
+    async def watch_log(self) -> None:
+        """Say when something keeps SQLite's log from being emptied, before it has filled the disk."""
+        if size := await self._clerk.read(lambda store: store.log_has_grown()):
+            log.warning(
+                "the write-ahead log has %d MB: a program holds an old read transaction open, and while it does the log"
+                " only grows; `outbox doctor`",
+                size >> 20,
+            )
+
     async def _find_strays(self) -> None:
         """A claim whose COMMIT was not acknowledged leaves messages in our name that we know nothing of. What is a
         stray twice in a row is taken back, like a dead runner's.

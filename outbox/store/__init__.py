@@ -11,7 +11,8 @@
     rules.py       what operators know better than the table of replies
     operate.py     what operators do (changes.py), to which messages (filters.py)
     audit.py       what operators ask; statistics.py, health.py
-    database.py    opens a database by its URL (opened.py: for a command); migrate.py applies schema/
+    database.py    opens a database by its URL (opened.py: for a command); migrate.py applies schema/; identity.py, is
+                   the file that is open still the one at its path
     tables.py      peewee's map of the tables
 
 Only the clerk writes. A verb takes and returns records; it opens no transaction, decides nothing and never waits.
@@ -118,12 +119,13 @@ class Settled(StrEnum):
 
 class TransientError(Exception):
     """The database could not serve the whole group just now (locked, restarting, serialization): the same group may be
-    tried again. `reconnect` says that the connection is of no more use.
+    tried again. `reconnect` says that the connection is of no more use. `grave`: somebody should know of it at once.
     """
 
-    def __init__(self, message: str, *, reconnect: bool = False) -> None:
+    def __init__(self, message: str, *, reconnect: bool = False, grave: bool = False) -> None:
         super().__init__(message)
         self.reconnect = reconnect
+        self.grave = grave or reconnect
 
 
 class DeclaredDeadError(Exception):
@@ -135,17 +137,22 @@ class DeclaredDeadError(Exception):
 class Store(Protocol):
     """The database, as the runner sees it. Writes belong inside `transaction`, reads inside `reading` or there.
 
-    Both translate: TransientError for what may be tried again; anything else comes through as it is.
+    Both translate: TransientError for what may be tried again, UnusableDatabase for what must end us; anything else
+    comes through as it is.
     """
 
     db: peewee.Database
     who: str
     """Who the journal says has paused an account."""
+    database_uuid: str
+    """Which database it is, once it has been opened."""
     recording: Recording
     """Which events are written with settlements, and who is to hear of them."""
 
     def open(self) -> None:
-        """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be."""
+        """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be, UnusableDatabase when
+        it is not the database of the first time.
+        """
 
     def close(self) -> None: ...
 
@@ -162,6 +169,11 @@ class Store(Protocol):
 
     def changes(self) -> int | None:
         """A number that moves when another connection has committed (SQLite); None where NOTIFY says so."""
+
+    def log_has_grown(self) -> int:
+        """The octets of the write-ahead log when something keeps it from being emptied, and it has not been said of
+        this size (SQLite); else 0.
+        """
 
     # reads
 

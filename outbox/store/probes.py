@@ -2,11 +2,12 @@
 
 Every function is statements in the caller's open transaction. A probe is taken in the transaction of the claim, so that
 of two runners that see the same pause end one gets it; it is let go of, by its own `until`, in the transaction of the
-settlement. A prober that dies is overtaken when that time is over.
+settlement. A prober that dies is overtaken when it is declared dead (`abandon`), at the latest when that time is over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +26,7 @@ def take(db: Database, subjects: tuple[Subject, ...], now: datetime) -> Probe | 
 
     The rows are locked, looked at, and then written; so nothing that was taken has to be given back.
     """
-    probe = Probe(subjects, now - timedelta(microseconds=now.microsecond % 1000) + PROBE_TIME)  # as it is stored
+    probe = Probe(subjects, _until(now))
     found = {each: _locked(db, each) for each in sorted(subjects, key=_relays_first)}
     if not all(_may_be_tried(each, rows, now) for each, rows in found.items()):
         return None
@@ -39,6 +40,26 @@ def release(db: Database, probe: Probe) -> None:
     for each in probe.subjects:
         row = _table(each)
         row.update(probe_until=None).where(_is(each), row.probe_until == probe.until).execute(db)
+
+
+def abandon(db: Database, claimed_at: Iterable[datetime]) -> None:
+    """Nobody tries any more what was taken with a claim of one of these moments: a probe and its claim are of one
+    transaction. Rows that somebody is writing are left to whoever does.
+    """
+    until = [_until(each) for each in claimed_at]
+    rows: tuple[Any, ...] = (tables.Account, tables.Sender)
+    for row in rows:
+        key = row._meta.primary_key
+        left = row.select(key).where(row.probe_until.in_(until))
+        if not isinstance(db, SqliteDatabase):
+            left = left.for_update(skip_locked=True)
+        keys = [each for (each,) in left.tuples().execute(db)]
+        if keys:
+            row.update(probe_until=None).where(key.in_(keys), row.probe_until.in_(until)).execute(db)
+
+
+def _until(claimed_at: datetime) -> datetime:
+    return claimed_at - timedelta(microseconds=claimed_at.microsecond % 1000) + PROBE_TIME  # as it is stored
 
 
 def finish(db: Database, probed: Probed, act: Act) -> None:

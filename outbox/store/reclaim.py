@@ -8,9 +8,9 @@ from outbox.core.lifecycle import State
 from outbox.core.message import recipients_of
 from outbox.core.settlement import DOUBT_HELD, Fate, Result
 from outbox.errors import InvalidMessage
-from outbox.store import Reclaimed
+from outbox.store import Reclaimed, probes
 from outbox.store.events import Kind
-from outbox.store.rows import as_message, moment, parse_moment
+from outbox.store.rows import as_message, moment, moment_of, parse_moment
 from outbox.store.statements import RECORD_RECIPIENT
 from outbox.store.telling import Telling
 
@@ -36,6 +36,8 @@ _STRAY = "message_id = ? AND claim_no = ?"
 _CLOSE_LOST = """
 UPDATE outbox_attempt SET dot_at = ?, ended_at = ?, outcome = ?
 WHERE message_id = ? AND claim_no = ? AND ended_at IS NULL"""
+
+_CLAIMED_AT = "SELECT started_at FROM outbox_attempt WHERE message_id = ? AND claim_no = ?"
 
 _EXPIRE = """
 UPDATE outbox_delivery SET state = 'expired', final_at = ?
@@ -91,12 +93,18 @@ class Reclaiming(Telling):
                 for message_id, claim_no, dot_at, _, _ in rows
             ],
         )
+        if rows:
+            probes.abandon(self.db, [self._claimed_at(row[0], row[1]) for row in rows])
         for message_id, claim_no, dot_at, through, _ in rows:
             if dot_at is not None:
                 self._record_doubt(message_id, claim_no, through, at)
         doubts = [(row[0], row[1], (None, None, _DIED)) for row in rows if row[2] is not None]
         self._tell(Kind.DOUBT, doubts, at)
         return [Reclaimed(row[0], row[1], row[2] is not None, row[4] == State.HELD) for row in rows]
+
+    def _claimed_at(self, message_id: int, claim_no: int) -> datetime:
+        [[at]] = self._all(_CLAIMED_AT, (message_id, claim_no))
+        return moment_of(at)
 
     def _record_doubt(self, message_id: int, claim_no: int, through: int | None, at: str | None) -> None:
         """One row for every recipient that the dead runner's last dot covered."""

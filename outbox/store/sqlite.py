@@ -18,8 +18,9 @@ import peewee
 from outbox.clock import Clock
 from outbox.core.batches import flat, in_powers
 from outbox.core.settlement import Claim
-from outbox.errors import InvalidMessage
+from outbox.errors import InvalidMessage, UnusableDatabase
 from outbox.store import Content, Lane, Mark, Pick, TransientError
+from outbox.store.identity import OpenFile
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
 from outbox.store.queue import SUSPECTS, SqlStore
@@ -76,9 +77,17 @@ _PASSING = frozenset(
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
     }
 )
-_RECONNECT = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL})
+_RECONNECT = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY}
+)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_RECOVER = "stop all that writes to it; restore a backup, or `sqlite3 FILE .recover`: docs/operate.md#a-damaged-file"
+
+LOG_KEPT = 16 * 1024 * 1024
+"""Octets to which the write-ahead log is cut when it begins anew: one large mail must not hold the disk for ever."""
 
 
 class SqliteStore(SqlStore):
@@ -97,9 +106,16 @@ class SqliteStore(SqlStore):
         if self.is_open:
             return
         with _translated():
+            file = OpenFile(sqlite_path(self.url))
             self.db = connect(self.url, create=False)
             self.db.execute_sql("PRAGMA busy_timeout = 0")  # never wait inside SQLite: the clerk waits
+            self.db.execute_sql(f"PRAGMA journal_size_limit = {LOG_KEPT}")
+            self._recognise()
             self._looking = self.db.connection().cursor()
+            if not file.settle():
+                self.close()
+                raise TransientError(f"{file.path} was replaced while it was opened", reconnect=True)
+            self._file = file
 
     def close(self) -> None:
         if self.is_open:
@@ -113,6 +129,7 @@ class SqliteStore(SqlStore):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._must_be_in_place()
                 connection.execute("COMMIT")
             except BaseException:
                 # A failed COMMIT (disk full) may have ended the transaction by itself.
@@ -123,7 +140,18 @@ class SqliteStore(SqlStore):
     @contextmanager
     def reading(self) -> Iterator[None]:
         with _translated():
+            self._must_be_in_place()
             yield
+
+    def _must_be_in_place(self) -> None:
+        """Nothing is committed to a file that nobody else sees, and nothing believed that it says."""
+        if not self._file.is_in_place():
+            path = self._file.path
+            words = f"{path} or its log was renamed, deleted or replaced under this runner; nothing is sent from it"
+            raise TransientError(words, reconnect=True)
+
+    def log_has_grown(self) -> int:
+        return self._file.has_grown() if self.is_open else 0
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -236,11 +264,15 @@ def _readable(cursor: sqlite3.Cursor, sql: str, parameters: Sequence[int]) -> It
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The errors that pass, as TransientError; the others as they are."""
+    """The errors that pass, as TransientError; damage as UnusableDatabase; the others as they are."""
     try:
         yield
     except (peewee.PeeweeException, sqlite3.Error) as error:
         code = getattr(origin_of(error), "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _PASSING:
-            raise TransientError(str(error), reconnect=code & 0xFF in _RECONNECT) from error
+        code = None if code is None else code & 0xFF
+        if code in _PASSING:
+            grave = code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            raise TransientError(str(error), reconnect=code in _RECONNECT, grave=grave) from error
+        if code in _DAMAGED:
+            raise UnusableDatabase(f"the database is damaged: {error}", hint=_RECOVER) from error
         raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import peewee
 
-from outbox.errors import InvalidMessage
+from outbox.errors import DatabaseError, InvalidMessage, UnusableDatabase
 from outbox.store import TransientError
 
 # A group whose COMMIT was not acknowledged is written again: its rows are there already.
@@ -31,6 +31,7 @@ class Statements(ABC):
     def __init__(self, url: str) -> None:
         self.url = url
         self.who = "runner"
+        self.database_uuid = ""
 
     @property
     def is_open(self) -> bool:
@@ -40,6 +41,27 @@ class Statements(ABC):
         if not self.is_open:  # peewee would open it again by itself: a new, empty file, where the old one is gone
             raise TransientError("not connected", reconnect=True)
         return self.db.connection().cursor()
+
+    def _recognise(self) -> None:
+        """That what was opened is the database of the first time. Raises UnusableDatabase."""
+        try:
+            [[uuid]] = self._all("SELECT value FROM outbox_meta WHERE key = 'database_uuid'") or [[""]]
+        except peewee.PeeweeException as error:
+            raise DatabaseError(f"the database has no tables of Outbox: {error}") from error
+        if self.database_uuid not in ("", uuid):
+            self.close()
+            raise UnusableDatabase(
+                f"this is database {uuid}, and the one that this runner serves is {self.database_uuid}: another has"
+                " taken its place",
+                hint="put the right one back; or, if this is it, start the runner again",
+            )
+        self.database_uuid = uuid
+
+    def log_has_grown(self) -> int:
+        return 0
+
+    @abstractmethod
+    def close(self) -> None: ...
 
     def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         cursor = self._cursor()

@@ -27,7 +27,7 @@ def send(site: Site, tmp_path: Path, vault: Vault | None = None, **run: Any) -> 
             (lambda: vault) if vault else no_vault,
             Clock(),
             version="0.1.0",
-            rescue_file=tmp_path / "rescue",
+            rescue_files=[tmp_path / "rescue"],
             deadlines=Deadlines(dot=0.3),
         )
         return await service.run(Errand(until_empty=True))
