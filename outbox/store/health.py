@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -10,17 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
 
-from peewee import Database, SqliteDatabase, fn
+from peewee import Database, PeeweeException, SqliteDatabase, fn
 
 from outbox.clock import Clock
 from outbox.core.lifecycle import State
 from outbox.store import TransientError, accounts, audit, open_store
 from outbox.store.events import Channel
 from outbox.store.fields import UtcDateTimeField
+from outbox.store.identity import OpenFile
 from outbox.store.tables import Delivery, Runner, Suppression
 
 FAR = timedelta(days=30)
 """Mail that is due later than this from now was probably not meant to be."""
+
+LITTLE_SPACE = 64 * 1024 * 1024
+"""Octets. With less, a large mail may not find room."""
 
 STUCK_LISTED = 5
 """Messages that stand still and are named."""
@@ -192,6 +198,26 @@ def has_wal_reset_bug(version: Sequence[int] = sqlite3.sqlite_version_info) -> b
     if first is not None:
         return version[2] < first
     return tuple(version) < FIXED_SQLITE
+
+
+def unwritable(db: Database) -> str:
+    """Why nobody can write to this SQLite database now, in SQLite's words; "" when it can be. Nothing is written."""
+    try:
+        db.execute_sql("BEGIN IMMEDIATE")
+        db.execute_sql("ROLLBACK")
+    except PeeweeException as error:
+        return str(error)
+    return ""
+
+
+def log_size(path: str) -> int:
+    """Octets of the write-ahead log of the SQLite file at `path`; LOG_TOO_LARGE is too much."""
+    return OpenFile(path).log_size()
+
+
+def free_space(path: str) -> int:
+    """Octets that are free where that file is."""
+    return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
 
 
 def engine(db: Database) -> str:

@@ -40,4 +40,6 @@ def refusals() -> Iterator[None]:
         reason = str(error).partition("\n")[0]
         denied = "permission denied" in reason
         hint = "this needs the role outbox_runner; an auditor reads the views with SQL (docs/audit.md)"
+        if "malformed" in reason:
+            denied, hint = True, "the file is damaged: docs/operate.md#a-damaged-file"
         raise DatabaseError(f"the database refused: {reason}", hint=hint if denied else "") from None

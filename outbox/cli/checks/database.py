@@ -50,7 +50,31 @@ def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
     else:
         yield Check("journal", Result.OK, "WAL")
     if path.exists():
+        yield from _storage(db, str(path))
         yield from _file(session, path)
+
+
+def _storage(db: peewee.Database, path: str) -> Iterator[Check]:
+    """What keeps runners and applications from writing, or soon will. Nothing where nothing does."""
+    from outbox.store import health
+    from outbox.store.identity import LOG_TOO_LARGE
+
+    reason = health.unwritable(db)
+    if "locked" in reason:
+        words = "another program has kept the database locked for seconds: nothing is enqueued or sent meanwhile"
+        yield Check("storage", Result.FAIL, words, "end that program's transaction; fuser FILE says who has it open")
+    elif reason:
+        yield Check(
+            "storage", Result.FAIL, f"nobody can write to the database: {reason}", "outbox run goes on by itself"
+        )
+    size = health.log_size(path)
+    if size >= LOG_TOO_LARGE:
+        words = f"the write-ahead log has {size >> 20:,} MiB: some program keeps an old read transaction open"
+        yield Check("storage", Result.WARN, words, "end it, and the log begins anew; fuser FILE says who has it open")
+    free = health.free_space(path)
+    if free < health.LITTLE_SPACE:
+        words = f"{free >> 20} MiB are free where the database is: when it is full, nothing is enqueued or sent"
+        yield Check("storage", Result.FAIL, words, "make room; runners go on by themselves")
 
 
 def _file(session: Session, path: Path) -> Iterator[Check]:
