@@ -9,27 +9,31 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import JOIN, Database, Expression, IntegrityError, fn
+from peewee import JOIN, Database, Expression, IntegrityError, ModelSelect, fn
 
 from outbox.core.account import BY_OPERATOR, Account, Mechanism, Registry, Sender, Tls, fold, may_log_in, tripped
 from outbox.errors import Refused
 from outbox.store import tables
+from outbox.store.constant import Constant
 from outbox.store.journal import Act, journal
 
 # ---- reading
 
 
+def _everything() -> ModelSelect[tables.Account]:
+    of_senders = [column.alias(f"s_{column.name}") for column in tables.Sender._meta.sorted_fields]
+    query = tables.Account.select(tables.Account, *of_senders)
+    return query.join(tables.Sender, JOIN.LEFT_OUTER, on=(tables.Sender.account == tables.Account.name))
+
+
+_REGISTRY = Constant(_everything)
+
+
 def registry(db: Database) -> Registry:
     """All accounts and senders at one moment. One statement, so that a sender is never seen without its account."""
-    rows = (
-        tables.Account.select(tables.Account, *_sender_columns())
-        .join(tables.Sender, JOIN.LEFT_OUTER, on=(tables.Sender.account == tables.Account.name))
-        .dicts()
-        .execute(db)
-    )
     accounts: dict[str, Account] = {}
     senders: list[Sender] = []
-    for row in rows:
+    for row in _REGISTRY.rows(db):
         of_sender = {name.removeprefix("s_"): row.pop(name) for name in list(row) if name.startswith("s_")}
         if row["name"] not in accounts:
             accounts[row["name"]] = _account(row)
@@ -280,10 +284,6 @@ def _account(row: dict[str, Any]) -> Account:
 
 def _sender(row: dict[str, Any]) -> Sender:
     return Sender(**{**row, **{name: row[name] or "" for name in _SENDER_TEXTS}})
-
-
-def _sender_columns() -> list[Any]:
-    return [column.alias(f"s_{column.name}") for column in tables.Sender._meta.sorted_fields]
 
 
 def refuse_clear_text(of: Account) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from peewee import Database, IntegrityError
+from peewee import Database, IntegrityError, ModelSelect
 
 from outbox.core.dkim import Algorithm
 from outbox.core.dkim_key import SealedKey
 from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.accounts import first_line, sender
+from outbox.store.constant import Constant
 from outbox.store.journal import Act, journal
 
 
@@ -21,11 +22,16 @@ def keys(db: Database, of_sender: str = "") -> tuple[SealedKey, ...]:
     """All keys, or those of one sender (folded), in the order of their selectors: so a message's signatures always come
     in the same order.
     """
-    row = tables.Dkim
-    query = row.select().order_by(row.sender, row.selector)
-    if of_sender:
-        query = query.where(row.sender == of_sender)
-    return tuple(_key(each) for each in query.dicts().execute(db))
+    if not of_sender:
+        return tuple(map(_key, _KEYS.rows(db)))
+    return tuple(map(_key, _in_order().where(tables.Dkim.sender == of_sender).dicts().execute(db)))
+
+
+def _in_order() -> ModelSelect[tables.Dkim]:
+    return tables.Dkim.select().order_by(tables.Dkim.sender, tables.Dkim.selector)
+
+
+_KEYS = Constant(_in_order)
 
 
 def key(db: Database, of_sender: str, selector: str) -> SealedKey:

@@ -16,6 +16,7 @@ from peewee import Database, SqliteDatabase
 from outbox.core.limits import Limit, Limited, Span, Window, aligned, free, need, next_free, returned, taken
 from outbox.errors import Refused
 from outbox.store import tables
+from outbox.store.constant import Constant
 from outbox.store.journal import Act, journal
 from outbox.store.rows import in_parts
 
@@ -69,9 +70,10 @@ class Shortage:
 
 def limits(db: Database) -> list[Limit]:
     """All of them, by scope and name."""
-    row = tables.Limit
-    query = row.select().order_by(row.scope, row.name).dicts()
-    return [Limit(**{**each, "scope": Limited(each["scope"])}) for each in query.execute(db)]
+    return [Limit(**{**each, "scope": Limited(each["scope"])}) for each in _LIMITS.rows(db)]
+
+
+_LIMITS = Constant(lambda: tables.Limit.select().order_by(tables.Limit.scope, tables.Limit.name))
 
 
 def set_limit(db: Database, new: Limit, act: Act) -> None:

@@ -23,6 +23,7 @@ from outbox.core.rules import Rule, Rules
 from outbox.core.units import format_duration
 from outbox.errors import Refused
 from outbox.store import tables
+from outbox.store.constant import Constant
 from outbox.store.database import dialect
 from outbox.store.journal import Act, journal
 
@@ -30,6 +31,7 @@ log = logging.getLogger("outbox.rules")
 
 _Row = tables.ReplyRule
 _RULE = (_Row.relay, _Row.pattern, _Row.verdict, _Row.scope, _Row.delay, _Row.note)
+_ALL = Constant(lambda: _Row.select(_Row.id, *_RULE).order_by(_Row.id))
 _LONGEST_DELAY = timedelta(days=7)
 _UNREADABLE = (PeeweeException, sqlite3.Error, ValueError)
 """What reading a row may raise; peewee does not translate what goes wrong in fetching."""
@@ -51,7 +53,7 @@ class Stored:
 def load(db: Database) -> Rules:
     """The rules, in the order in which they are asked. Never raises for what is in a row."""
     rules = []
-    for number, row in _rows(db, *_RULE):
+    for number, row in _rows(db, *_RULE, all_of_them=_ALL):
         rule, flaw = _as_rule(number, row)
         if rule is not None:
             rules.append(rule)
@@ -146,11 +148,13 @@ def _new_id(db: Database) -> dict[str, int]:
     return {"id": max(told, _Row.select(fn.MAX(_Row.id)).scalar(db) or 0) + 1}
 
 
-def _rows(db: Database, *columns: Field) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(
+    db: Database, *columns: Field, all_of_them: Constant | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows by number. One that cannot be read (SQLite: no UTF-8, a moment that is none) has `flaw` only."""
-    query = _Row.select(_Row.id, *columns).order_by(_Row.id)
+    asked = all_of_them or Constant(lambda: _Row.select(_Row.id, *columns).order_by(_Row.id))
     try:
-        found = list(query.dicts().execute(db))
+        found = asked.rows(db)
     except _UNREADABLE:
         found = [_row(db, each.id, columns) for each in _Row.select(_Row.id).order_by(_Row.id).execute(db)]
     return ((row.pop("id"), row) for row in found)

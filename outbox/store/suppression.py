@@ -20,7 +20,7 @@ from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.accounts import first_line
 from outbox.store.journal import Act, journal
-from outbox.store.rows import in_parts
+from outbox.store.rows import in_parts, moment
 
 BATCH = 250
 """Rows of one transaction: a few milliseconds of SQLite's write lock."""
@@ -55,7 +55,8 @@ def listed(db: Database, matching: str = "") -> list[Suppression]:
 
 def any_active(db: Database, now: datetime) -> bool:
     """Whether anybody is suppressed at all."""
-    return bool(_Row.select().where(_active(now)).exists(db))
+    sql = f"SELECT 1 FROM outbox_suppression WHERE until IS NULL OR until > {db.param} LIMIT 1"
+    return bool(db.execute_sql(sql, (moment(now),)).fetchall())
 
 
 def suppressed(db: Database, addresses: Sequence[str], now: datetime) -> dict[str, Suppression]:
@@ -85,10 +86,6 @@ def _among(db: Database, addresses: Sequence[str]) -> tuple[str, tuple[Any, ...]
     if isinstance(db, SqliteDatabase):
         return f"address IN ({', '.join([db.param] * len(addresses))})", tuple(addresses)
     return f"address = ANY({db.param})", (list(addresses),)
-
-
-def _active(now: datetime) -> Any:
-    return _Row.until.is_null() | (_Row.until > now)
 
 
 # -- writing
