@@ -22,6 +22,7 @@ from outbox.runner.registrar import Registrar
 from outbox.runner.screen import Screen
 from outbox.runner.signing import Signing
 from outbox.runner.snapshot import Snapshot
+from outbox.runner.steady import Steadiness
 from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
 from outbox.store import open_store
@@ -39,6 +40,7 @@ class Assembly:
     pool: Pool
     delivery: Delivery
     feedback: Feedback
+    steady: Steadiness
 
 
 def assemble(
@@ -60,6 +62,7 @@ def assemble(
     clerk = Clerk(store, clock, byte_budget=config.run.byte_budget, on_change=on_change)
     registrar = Registrar(clerk, clock, open_vault, runner=runner, who=store.who)
     staging = config.deliver.staging()
+    steady = Steadiness(clock, clerk.now)
     quota, screen = Quota(clerk, clock), Screen(clerk, staging)
     signing = Signing(registrar.open_vault, registrar.load_again)
 
@@ -91,8 +94,9 @@ def assemble(
         screen=screen,
         signing=signing,
         staging=staging,
+        steady=steady,
         draining=draining,
     )
     gate = Gate(registrar, quota, staging)
     feedback = Feedback(clerk, clock, config, owner=runner)
-    return Assembly(clerk, registrar, gate, login, pool, delivery, feedback)
+    return Assembly(clerk, registrar, gate, login, pool, delivery, feedback, steady)

@@ -14,6 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import cast
 
@@ -53,6 +54,7 @@ from outbox.runner.quota import Postponed, Quota
 from outbox.runner.registrar import Registrar
 from outbox.runner.screen import Screen
 from outbox.runner.signing import Signing
+from outbox.runner.steady import Steadiness
 from outbox.smtp.pool import Pool
 from outbox.store import Content, Settled
 
@@ -81,6 +83,7 @@ class Delivery:
         screen: Screen,
         signing: Signing,
         staging: Staging,
+        steady: Steadiness,
         draining: Callable[[], bool],
     ) -> None:
         self._clerk = clerk
@@ -93,6 +96,7 @@ class Delivery:
         self._screen = screen
         self._signing = signing
         self._staging = staging
+        self._steady = steady
         self._draining = draining
         self._brakes = Brakes()
         registrar.on_change.append(self._see)
@@ -177,8 +181,10 @@ class Delivery:
             await asyncio.wait(self._asides, timeout=5)
 
     async def _attempt(self, claim: Claim, journey: Journey) -> Settlement:
-        if self._is_late(claim):
-            return expire(claim)
+        while self._is_late(claim):
+            if not self._steady.doubtful:
+                return expire(claim)
+            await asyncio.sleep(1)
         route = self._registrar.registry.resolve(claim.sender) or await self._route(claim.sender, journey)
         if route is None:
             return refuse(claim, Stage.POLICY, "5.7.1", unregistered(claim.sender))
@@ -239,7 +245,11 @@ class Delivery:
         """Something on our own side kept it from being tried."""
         fate = RecipientFate(Recipient(0, "", "to"), Fate.DEFERRED, reply, classify(Stage.LOCAL, reply), Stage.LOCAL)
         attempt = Attempt(claim, (fate,), committed=1)
-        return decide(attempt, self._policy, self._clerk.now(), self._clock.jitter())
+        return decide(attempt, self._rules_of_age(), self._clerk.now(), self._clock.jitter())
+
+    def _rules_of_age(self) -> Policy:
+        """Nobody is too old by a clock that has just jumped."""
+        return replace(self._policy, max_age=timedelta.max) if self._steady.doubtful else self._policy
 
     # -- preparing
 
@@ -316,7 +326,7 @@ class Delivery:
         sent = self._sent(letter, journey)
         attempt = Attempt(claim, tuple(journey.fates), journey.committed, untried, letter.bounced_before, sent)
         streaks = self._brakes.before(claim.sender, self._registrar.registry.resolve(claim.sender))
-        settlement = decide(attempt, self._policy, self._clerk.now(), self._clock.jitter(), streaks)
+        settlement = decide(attempt, self._rules_of_age(), self._clerk.now(), self._clock.jitter(), streaks)
         spared = settlement.pause is not None and bool(settlement.pause.brake)
         self._brakes.after(claim.sender, letter.account.name, claim.message_id, attempt.fates, spared=spared)
         return settlement

@@ -23,11 +23,9 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from outbox.clock import Clock
+from outbox.runner.steady import JUMP
 
 log = logging.getLogger("outbox.schedule")
-
-JUMP = 2.0
-"""Seconds by which the clocks may drift apart between two looks before we call it a jump."""
 
 LOOK = 1.0
 """Seconds between two looks."""

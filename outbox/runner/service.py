@@ -185,6 +185,7 @@ class Service:
             max_doubts=config.retry.max_doubts,
             claims=lambda: self._dispatch.claims,
             on_reclaimed=self._ring,
+            steady=parts.steady,
             new_id=clock.token,
         )
         self._waking = None if announced else Waking(Path(sqlite_path(config.database)), self._clerk)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from outbox.runner.clerk import Clerk
+from outbox.runner.steady import Steadiness
 from outbox.store import Presence, Reclaimed, Store, runners
 
 log = logging.getLogger("outbox.upkeep")
@@ -41,6 +42,7 @@ class Upkeep:
         max_doubts: int,
         claims: Callable[[], set[tuple[int, int]]],
         on_reclaimed: Callable[[], None],
+        steady: Steadiness,
         new_id: Callable[[], str],
     ) -> None:
         self._clerk = clerk
@@ -49,6 +51,7 @@ class Upkeep:
         self._max_doubts = max_doubts
         self._claims = claims
         self._on_reclaimed = on_reclaimed
+        self._steady = steady
         self._new_id = new_id
         self._strays: set[tuple[int, int]] = set()
         self._absent_since: dict[str, float] = {}
@@ -115,6 +118,8 @@ class Upkeep:
 
     async def expire(self) -> None:
         """End what waits past its `expires_at`."""
+        if self._steady.doubtful:
+            return
         while await self._clerk.read(lambda store: store.expirable(self._clerk.now())):
             count = await self._clerk.upkeep(lambda store, now: store.expire(now))
             if not count:

@@ -13,6 +13,7 @@ from outbox.core.account import Account
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Claim, nothing_left
 from outbox.runner.registrar import Registrar
+from outbox.runner.steady import Steadiness
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.store import runners
 from tests.relay import DROP, Accept, Relay
@@ -120,6 +121,7 @@ def upkeep(clerk: object, runner: str) -> Upkeep:
         max_doubts=3,
         claims=set,
         on_reclaimed=lambda: None,
+        steady=Steadiness(Clock(), Clock().now),
         new_id=Clock().token,
     )
 
