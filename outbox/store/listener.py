@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import selectors
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +74,7 @@ class Listener:
         self._on_notify = on_notify
         self._on_lost = on_lost
         self._stopping = threading.Event()
+        self._end: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._runner = ""
         self._clock = Clock()
@@ -85,7 +88,8 @@ class Listener:
         connection = self._connect()
         # An event for each thread: one that is late in ending must not be brought back by its successor.
         self._stopping = threading.Event()
-        arguments = (connection, self._stopping)
+        self._end, end = socket.socketpair()
+        arguments = (connection, end, self._stopping)
         self._thread = threading.Thread(target=self._listen, args=arguments, name="outbox-listener", daemon=True)
         self._thread.start()
 
@@ -95,6 +99,8 @@ class Listener:
     def release(self, *, departed: bool = True) -> None:
         """Stop, and let go of the lock; whether the database says that we have `departed` makes no difference here."""
         self._stopping.set()
+        if self._end is not None:
+            self._end.close()
         if self._thread is not None:
             self._thread.join(timeout=1)
             self._thread = None
@@ -111,19 +117,33 @@ class Listener:
             connection.execute("LISTEN outbox")
             return connection
 
-    def _listen(self, connection: psycopg.Connection[Any] | None, stopping: threading.Event) -> None:
-        while connection is not None and not stopping.is_set():
-            try:
-                for _ in connection.notifies(timeout=0.5, stop_after=1):
-                    self._on_notify()
-                self._tend(connection)
-            except (psycopg.Error, OSError):
-                if not stopping.is_set():
-                    self._on_lost()
-                    connection = self._connect_again(stopping)
+    def _listen(
+        self, connection: psycopg.Connection[Any] | None, end: socket.socket, stopping: threading.Event
+    ) -> None:
+        with end:
+            while connection is not None and not stopping.is_set():
+                try:
+                    self._attend(connection, end, stopping)
+                except (psycopg.Error, OSError):
+                    if not stopping.is_set():
+                        self._on_lost()
+                        connection = self._connect_again(stopping)
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
+
+    def _attend(self, connection: psycopg.Connection[Any], end: socket.socket, stopping: threading.Event) -> None:
+        """Until the other side of `end` is closed. The socket itself is waited for: psycopg would wake ten times a
+        second.
+        """
+        with selectors.DefaultSelector() as either:
+            either.register(connection.fileno(), selectors.EVENT_READ)
+            either.register(end, selectors.EVENT_READ)
+            while not stopping.is_set():
+                self._tend(connection)
+                if list(connection.notifies(timeout=0)):  # also what came while it tended
+                    self._on_notify()
+                either.select(max(0.0, self._tend_at - self._clock.monotonic()))
 
     def _tend(self, connection: psycopg.Connection[Any]) -> None:
         """Remove what is dead in the live partition, if there is much."""

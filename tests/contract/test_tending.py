@@ -1,17 +1,21 @@
-"""A runner on PostgreSQL removes what is dead in the live partition: autovacuum comes too seldom for it."""
+"""The listener of a runner on PostgreSQL: it removes what is dead in the live partition, because autovacuum comes too
+seldom for that, and ends when it is released.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import peewee
 import pytest
 
 from outbox.store.database import connect
-from outbox.store.listener import Listener
+from outbox.store.listener import Listener, advisory_key
 from tests.buffers import fill
-from tests.contract.stores import ME
+from tests.contract.stores import ME, OTHER
 from tests.running import eventually
 from tests.statements import one, run
 
@@ -61,3 +65,13 @@ def test_who_may_not_vacuum_only_listens(postgres_url: str, database: peewee.Dat
     finally:
         listener.release()
         run(database, f"DROP ROLE {role}")
+
+
+def test_released_it_lets_go_at_once_though_nothing_comes(postgres_url: str, database: peewee.Database) -> None:
+    listener = Listener(postgres_url, lambda: None, lambda: pytest.fail("its connection was lost"))
+    for runner in (ME, OTHER):
+        listener.take(runner)
+        listener.release()
+        assert not [each for each in threading.enumerate() if each.name == "outbox-listener"]
+        key = advisory_key(runner)
+        eventually(partial(one, database, "SELECT pg_try_advisory_xact_lock(?)", key), "its lock is free")
