@@ -8,8 +8,8 @@ result is kept until it is written. Any other error replays the group member by 
 it is a result, it is put aside, tried again, and at the end handed back to be rescued.
 
 On SQLite the clerk shares the file's one lock with applications that wait for it with SQLite's own busy handler, which
-starves. So it takes the lock in a rhythm of its own, and while others write it leaves the lock free for a millisecond
-after each COMMIT.
+starves. So it takes the lock in a rhythm of its own, and while others write it leaves the lock free after each COMMIT
+(`courtesy.py`), and reads meanwhile, which needs no lock.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError, UnusableDatabase
 from outbox.runner.contents import Contents
+from outbox.runner.courtesy import Courtesy
 from outbox.runner.gather import Gather
 from outbox.runner.looks import Looks
 from outbox.runner.patience import Patience
@@ -40,14 +41,8 @@ T = TypeVar("T")
 GROUP = 200
 """At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
 
-COURTESY = 0.001
-"""Seconds that the lock is left free after a COMMIT while others write."""
-
 RETRY_REFUSED = 5.0
 """Seconds until a result that the database refused is tried again."""
-
-OTHERS_ACTIVE = 1.0
-"""For how many seconds after the last sign of another writer we are courteous."""
 
 LAST_WORDS = 0.5
 """Seconds in which the clerk writes what it can when it is hurried, and again that it has to end."""
@@ -80,7 +75,7 @@ class Clerk:
         self._gone = asyncio.Event()
         self._offset = timedelta()
         self._changes: int | None = None
-        self._others_until = 0.0
+        self._courtesy = Courtesy()
         self._committed_at = 0.0
         self._patience = Patience(
             store,
@@ -149,6 +144,10 @@ class Clerk:
     def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
         self._gather.under_way -= 1
+        self.lighten(account, size)
+
+    def lighten(self, account: str, size: int) -> None:
+        """A message that is under way takes this many bytes less."""
         self._contents.release(account, size)
         if self._contents.asked:
             self._wake()
@@ -250,10 +249,13 @@ class Clerk:
         if not self._waiting():
             self._look()
             return
-        group = [each for kind in WRITES for each in self._first(kind)]
+        free = self._courtesy.left(self._clock.monotonic())
+        group = [] if free else [each for kind in WRITES for each in self._first(kind)]
         reads = self._first(Kind.READ)
         if group:
             self._write(group)
+        elif not reads and not self._contents.next(1):
+            self._rest(free)
         if reads:
             self._deliver([self._patience.until_done(partial(self._read, each, each.payload)) for each in reads])
             self._forget(reads)
@@ -286,11 +288,11 @@ class Clerk:
 
     def _others_have_committed(self, changes: int | None, now: float) -> None:
         self._changes = changes
-        self._others_until = now + OTHERS_ACTIVE
+        self._courtesy.met_others(now)
         self._call(self._on_change)
 
     def _somebody_else_writes(self) -> None:
-        self._others_until = self._clock.monotonic() + OTHERS_ACTIVE
+        self._courtesy.met_others(self._clock.monotonic())
 
     # -- writing
 
@@ -352,6 +354,8 @@ class Clerk:
             # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
             answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
         self._committed_at = self._clock.monotonic()
+        if self._changes is not None:
+            self._courtesy.had_it(began, self._committed_at)
         self._gather.lasts += (self._committed_at - began - self._gather.lasts) / 4
         return answers
 
@@ -360,8 +364,15 @@ class Clerk:
         now = self._clock.monotonic()
         if changes is not None and changes != self._changes:
             self._others_have_committed(changes, now)
-        if now < self._others_until and (free := now - self._committed_at) < COURTESY:
-            self._clock.sleep(COURTESY - free)
+        if free := self._courtesy.left(now):
+            self._clock.sleep(free)
+
+    def _rest(self, seconds: float) -> None:
+        """So long, or until somebody asks."""
+        with self._arrived:
+            self._waits = True
+            self._arrived.wait(seconds)
+            self._waits = False
 
     # -- reading
 
