@@ -29,6 +29,7 @@ Question = tuple[str, Callable[[], object]]
 _MORE = {
     r"list --to nobody.*|(retry|list) --to ann.*(numbers)?": "the text of mail that was not tried for everybody",
     r"list.*: numbers": "up to 10,000 of what matches",
+    r"outbox_addressee .*": "a seek for each 16,384 messages",
     r"outbox_daily .*": "a seek for each day of the history",
     r"outbox_sender_health .*": "a seek for each sender",
 }

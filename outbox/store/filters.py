@@ -182,14 +182,14 @@ def _parts(which: Filter, db: Database) -> Iterator[_Part]:
         by_address = which.recipient != "" and not by_text and not _domain(which.recipient)
         conditions: list[ColumnBase] = [*_content(which), *_of_age(which, word, db)]
         if which.recipient:
-            conditions.append(_named(which.recipient) if by_text else _tried(which.recipient))
+            conditions.append(_named(which.recipient) if by_text else _tried(which.recipient, db))
         aged = which.since is not None and word not in (_ENDED, *_FINAL)
         scattered = which.since is not None or by_address or word in (*_WAITING, SCHEDULED, DEFERRED)
         # PostgreSQL knows by its statistics which index is best; SQLite has none, and is left no choice.
         sqlite = isinstance(db, SqliteDatabase)
         by_state = not (sqlite and (by_content or by_address))
         conditions += _in_state(word, db, indexed=by_state)
-        if which.sender and word in _FINAL and by_state:
+        if sqlite and which.sender and word in _FINAL and by_state:
             conditions.append(Delivery.final_at.is_null(False))  # in the words of the index on senders
         if by_text and word == State.FAILED:  # what a relay has refused has been tried for everybody
             conditions.append(Delivery.last_code.is_null())
@@ -323,12 +323,13 @@ def _domain(address: str) -> str:
     return address.removeprefix("*") if address.startswith(("*@", "@")) else ""
 
 
-def _tried(address: str) -> ColumnBase:
-    """A whole address by the index on them; a domain by the recipients of each message that is looked at."""
-    domain, lowered = _domain(address), fn.LOWER(Recipient.address)
-    rows = Recipient.select(Recipient.message_id)
+def _tried(address: str, db: Database) -> ColumnBase:
+    """A whole address by the view that seeks it; a domain by the recipients of each message that is looked at."""
+    domain = _domain(address)
     if not domain:
-        return Delivery.message_id.in_(rows.where(lowered == address.lower()))
+        named = SQL(f"(SELECT message_id FROM outbox_addressee WHERE address = {db.param})", [address.lower()])
+        return Delivery.message_id.in_(named)
+    rows, lowered = Recipient.select(Recipient.message_id), fn.LOWER(Recipient.address)
     return fn.EXISTS(rows.where(Recipient.message_id == Delivery.message_id, lowered.endswith(domain.lower())))
 
 
