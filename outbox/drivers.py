@@ -72,9 +72,12 @@ class AsyncDriver(Protocol):
 
 
 class _Sqlite3:
-    """sqlite3.Connection, in each of its transaction modes."""
+    """sqlite3.Connection, in each of its transaction modes; `module` is the one it comes from."""
 
     dialect = SQLITE
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     @contextmanager
     def together(self, connection: sqlite3.Connection, many: bool) -> Iterator[None]:
@@ -109,7 +112,7 @@ class _Sqlite3:
             cursor.close()
 
     def insert(self, connection: sqlite3.Connection, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
-        if sys.modules["sqlite3"].sqlite_version_info < _RETURNING:
+        if sys.modules[self._module].sqlite_version_info < _RETURNING:
             return [self.insert_one(connection, insert, row) for row in rows]
         ids: list[int | None] = []
         with closing(connection.cursor()) as cursor:
@@ -251,7 +254,8 @@ class _Peewee:
 _IDLE = 0  # libpq's PQTRANS_IDLE: connected, in no transaction
 
 DRIVERS: dict[str, Driver] = {
-    "sqlite3.Connection": _Sqlite3(),
+    "sqlite3.Connection": _Sqlite3("sqlite3"),
+    "pysqlite3.dbapi2.Connection": _Sqlite3("pysqlite3.dbapi2"),  # the same, with a library of its own
     "psycopg.Connection": _Psycopg(),
     "peewee.SqliteDatabase": _Peewee(SQLITE),
     "peewee.PostgresqlDatabase": _Peewee(POSTGRES),

@@ -31,7 +31,7 @@ from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.runner.waking import Waking
 from outbox.smtp.relay import Deadlines
-from outbox.store import Store, Waiting, limits, open_presence, runners
+from outbox.store import Store, Waiting, engine, limits, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path
 from outbox.vault import Vault
 
@@ -205,6 +205,8 @@ class Service:
         await self._open_secrets()
         await self._upkeep.arrive()
         log.info("runner %s serves %s", self._identity.id[:8], safe_url(self._config.database))
+        if self._waking is not None and engine.has_wal_reset_bug():
+            log.warning("%s; %s", engine.WAL_RESET_BUG, engine.REMEDY)
         if self._config.deliver.mode is not Mode.LIVE:
             log.warning("staging: [deliver] mode is %s", self._config.deliver.mode)
         self._begun = True

@@ -6,7 +6,6 @@ stores anything) are shown as replacement characters. Moments in records are awa
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ from outbox.core.render import message_id as message_id_of
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage, Refused
 from outbox.store import accounts, tables
+from outbox.store.engine import sqlite3
 from outbox.store.fields import UtcDateTimeField
 from outbox.store.filters import Filter, among, as_moment
 from outbox.store.rows import as_message

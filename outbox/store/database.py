@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 import peewee
 
 from outbox.errors import DatabaseError
+from outbox.store.engine import sqlite3
 
 Dialect = Literal["sqlite", "postgres"]
 

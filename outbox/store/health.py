@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from peewee import Database, PeeweeException, SqliteDatabase, fn
 from outbox.clock import Clock
 from outbox.core.lifecycle import State
 from outbox.store import TransientError, accounts, audit, open_store
+from outbox.store.engine import NAME
 from outbox.store.events import Channel
 from outbox.store.fields import UtcDateTimeField
 from outbox.store.identity import OpenFile
@@ -30,11 +30,6 @@ LITTLE_SPACE = 64 * 1024 * 1024
 
 STUCK_LISTED = 5
 """Messages that stand still and are named."""
-
-FIXED_SQLITE = (3, 51, 3)
-"""The first SQLite without the WAL-reset bug, by which two connections can damage a database (sqlite.org/wal.html, "The
-WAL-Reset Bug"). The fix also went into 3.44.6 and 3.50.7.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +186,6 @@ def journal_mode(db: Database) -> str:
     return str(db.execute_sql("PRAGMA journal_mode").fetchone()[0])
 
 
-def has_wal_reset_bug(version: Sequence[int] = sqlite3.sqlite_version_info) -> bool:
-    """Whether this version of SQLite (ours) has it: 3.7.0 up to 3.51.2, but for the branches that were repaired."""
-    patched = {(3, 44): 6, (3, 50): 7}
-    first = patched.get((version[0], version[1]))
-    if first is not None:
-        return version[2] < first
-    return tuple(version) < FIXED_SQLITE
-
-
 def unwritable(db: Database) -> str:
     """Why nobody can write to this SQLite database now, in SQLite's words; "" when it can be. Nothing is written."""
     try:
@@ -221,9 +207,9 @@ def free_space(path: str) -> int:
 
 
 def engine(db: Database) -> str:
-    """``SQLite 3.51.3``, ``PostgreSQL 18.6``."""
+    """``SQLite 3.51.3``, ``SQLite 3.53.4 of pysqlite3``, ``PostgreSQL 18.6``."""
     if isinstance(db, SqliteDatabase):
-        return f"SQLite {sqlite3.sqlite_version}"
+        return NAME
     return f"PostgreSQL {db.execute_sql('SHOW server_version').fetchone()[0]}"
 
 

@@ -8,7 +8,6 @@ wheel.
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import peewee
 
 from outbox.errors import DatabaseError, SchemaError
 from outbox.store.database import Dialect, dialect
+from outbox.store.engine import sqlite3
 
 _LOCK_PATIENCE = 30.0  # seconds to wait for another migrator on SQLite
 _ADVISORY_LOCK = 0x6F7574626F78  # "outbox": one number for every migrator of a PostgreSQL database

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.constant import Constant
 from outbox.store.database import dialect
+from outbox.store.engine import sqlite3
 from outbox.store.journal import Act, journal
 
 log = logging.getLogger("outbox.rules")
@@ -148,9 +148,7 @@ def _new_id(db: Database) -> dict[str, int]:
     return {"id": max(told, _Row.select(fn.MAX(_Row.id)).scalar(db) or 0) + 1}
 
 
-def _rows(
-    db: Database, *columns: Field, all_of_them: Constant | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(db: Database, *columns: Field, all_of_them: Constant | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows by number. One that cannot be read (SQLite: no UTF-8, a moment that is none) has `flaw` only."""
     asked = all_of_them or Constant(lambda: _Row.select(_Row.id, *columns).order_by(_Row.id))
     try:

@@ -6,7 +6,6 @@ the clerk waits in its own rhythm, because SQLite's busy handler starves (DESIGN
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
@@ -20,6 +19,7 @@ from outbox.core.batches import flat, in_powers
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage, UnusableDatabase
 from outbox.store import Content, Lane, Mark, Pick, TransientError
+from outbox.store.engine import sqlite3
 from outbox.store.identity import OpenFile
 from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from outbox.cli.checks.database import file_system
-from outbox.store import health
+from outbox.store import engine
 from outbox.store.database import sqlite_path
 from tests.cli.installation import found as check_of
 from tests.cli.installation import runner, well
@@ -22,7 +21,7 @@ from tests.running import eventually
 from tests.stories import Stories
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file modes")
-KNOWN = {"durability"} | ({"journal"} if health.has_wal_reset_bug(sqlite3.sqlite_version_info) else set())
+KNOWN = {"durability"} | ({"journal"} if engine.has_wal_reset_bug() else set())
 """Checks that warn because of this machine's SQLite, and because the tests' PostgreSQL has fsync off."""
 
 
@@ -49,6 +48,17 @@ def test_a_good_installation_iswell(outbox: Program, stories: Stories) -> None:
     assert "ok    runner" in text
     assert text.splitlines()[-1] == ("works, with 1 warning" if report["warnings"] else "all is well")
     assert CANARY not in text
+
+
+def test_a_sqlite_with_the_wal_reset_bug_is_a_warning_that_says_what_to_do(sqlite_program: Program) -> None:
+    """The other half, with a library that has it no more, is in tests/test_sqlite_library.py."""
+    found = check_of(well(sqlite_program).json("doctor"), "journal")
+    if engine.has_wal_reset_bug():
+        assert found["result"] == "warn"
+        assert f"{engine.NAME} has the WAL-reset bug" in found["words"]
+        assert found["hint"].startswith("pip install 'mail-outbox[sqlite]'")
+    else:
+        assert (found["result"], found["words"], found["hint"]) == ("ok", "WAL", "")
 
 
 def test_a_new_installation_is_told_what_comes_next(program: Program) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-
+from outbox.store.engine import sqlite3
 from outbox.store.migrate import latest, migrations
 from tests.cli.program import Program
 

@@ -6,7 +6,6 @@ All are used in the same way, so that one suite runs over them: `tests/contract/
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from outbox import Mail, aenqueue, enqueue, enqueue_many
 from outbox.store.database import connect, sqlite_path
+from outbox.store.engine import sqlite3
 
 Rows = list[tuple[Any, ...]]
 

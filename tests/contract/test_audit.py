@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import peewee
@@ -15,6 +14,7 @@ from outbox.core.settlement import Policy
 from outbox.errors import InvalidMessage, Refused
 from outbox.store import accounts, audit, health, senders
 from outbox.store.database import sqlite_path
+from outbox.store.engine import sqlite3
 from outbox.store.filters import WORDS, Filter
 from outbox.store.journal import Act
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, SPAM, Stories

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -11,6 +10,7 @@ import psycopg
 import pytest
 
 from outbox import Attachment, Mail
+from outbox.store.engine import sqlite3
 from tests.contract.applications import ALL, AUTOCOMMIT, SQLITE, SYNCHRONOUS, Application
 
 REFUSED = (sqlite3.IntegrityError, psycopg.IntegrityError, peewee.IntegrityError)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +19,7 @@ from psycopg.types.string import StrDumper
 
 from outbox import Attachment, Mail, aenqueue, enqueue, enqueue_many
 from outbox.store.database import connect, sqlite_path
+from outbox.store.engine import sqlite3
 
 ROLES = Path(__file__).parents[2] / "schema" / "postgres" / "roles.sql"
 FILE = Attachment(filename="invoice.pdf", content=b"%PDF-", content_type="application/pdf")
@@ -321,7 +321,7 @@ def test_an_unknown_connection_is_refused_with_the_ones_that_are_known() -> None
         pass
 
     unknown: Any = Session()
-    with pytest.raises(TypeError, match=r"no .*Session; it takes sqlite3\.Connection, psycopg\.Connection, peewee"):
+    with pytest.raises(TypeError, match=r"no .*Session; it takes sqlite3\.Connection, pysqlite3\.dbapi2\.Connection, psycopg\.Connection, peewee"):
         enqueue(unknown, mail())
     with pytest.raises(TypeError, match=r"no .*Session; it takes psycopg\.AsyncConnection"):
         asyncio.run(aenqueue(unknown, mail()))

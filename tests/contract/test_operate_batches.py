@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -14,6 +13,7 @@ from outbox.core.outcome import Stage
 from outbox.core.settlement import refuse
 from outbox.store import operate
 from outbox.store.database import connect, sqlite_path
+from outbox.store.engine import sqlite3
 from outbox.store.filters import Filter
 from outbox.store.operate import Answer
 from tests.stories import OK, SPAM, Stories

@@ -46,7 +46,6 @@ def test_the_lane_is_the_trimmed_address_in_ascii_lower_case(scratch_database: p
         ("2026-03-01 09:30", "2026-03-01T09:30:00.000Z"),
         ("2026-03-01T09:30:00+02:00", "2026-03-01T07:30:00.000Z"),
         ("2026-03-01 00:30:15.25-01:00", "2026-03-01T01:30:15.250Z"),
-        ("2028-02-29T23:59:59.999999+00:00", "2028-03-01T00:00:00.000Z"),
     ],
 )
 def test_dates_are_normalised_in_the_delivery(
@@ -54,6 +53,13 @@ def test_dates_are_normalised_in_the_delivery(
 ) -> None:
     insert(scratch_database, **{column: written})
     assert one(scratch_database, f"SELECT {column} FROM outbox_delivery") == meant
+
+
+def test_a_date_of_microseconds_becomes_one_of_milliseconds(scratch_database: peewee.Database) -> None:
+    """Rounded by PostgreSQL and by older SQLite, cut by newer (3.53)."""
+    insert(scratch_database, due_at="2028-02-29T23:59:59.999999+00:00")
+    stored = one(scratch_database, "SELECT due_at FROM outbox_delivery")
+    assert stored in ("2028-03-01T00:00:00.000Z", "2028-02-29T23:59:59.999Z")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.core.batches import LARGEST, flat, in_powers
+from outbox.store.engine import sqlite3
 from outbox.store.sets import for_a_set
 
 INSERT = "INSERT INTO t (id, a) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"

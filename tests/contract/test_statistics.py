@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import peewee
 import pytest
 
-from outbox.store import health
+from outbox.store import engine, health
 from outbox.store.filters import written
 from outbox.store.statistics import By, percentile, statistics
 from tests.stories import GREYLISTED, NO_SUCH_USER, OK, Stories
@@ -121,7 +121,7 @@ def test_only_runners_that_nobody_declared_dead_are_listed(stories: Stories, db:
     ],
 )
 def test_the_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], *, bad: bool) -> None:
-    assert health.has_wal_reset_bug(version) is bad
+    assert engine.has_wal_reset_bug(version) is bad
 
 
 def test_the_clock_of_sqlite_is_that_of_its_host(db: peewee.Database) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from outbox.runner import clerk as clerk_module
 from outbox.runner.clerk import Clerk
 from outbox.store import Mark, Pick, Settled, Store, open_store, runners
 from outbox.store.database import sqlite_path
+from outbox.store.engine import sqlite3
 from outbox.store.sqlite import SqliteStore
 
 ME = "a" * 32

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from outbox.doorbell import LONGEST, ring
 from outbox.runner.doorbell import Doorbell
 from outbox.runner.logwatch import LogWatch
 from outbox.store.database import sqlite_path
+from outbox.store.engine import sqlite3
 from tests.relay import Relay
 from tests.running import Site, eventually
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import sys
 import threading
 from contextlib import closing
@@ -15,6 +14,7 @@ import pytest
 
 from outbox.errors import DatabaseError
 from outbox.store.database import _postgres_error, connect, dialect_of, safe_url, sqlite_path
+from outbox.store.engine import sqlite3
 from outbox.store.migrate import apply
 from tests.statements import one, run
 

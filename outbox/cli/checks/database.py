@@ -29,7 +29,7 @@ def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
 
 def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
     from outbox.core.units import format_size
-    from outbox.store import health
+    from outbox.store import engine, health
     from outbox.store.database import sqlite_path
 
     path = Path(sqlite_path(session.config.database))
@@ -39,14 +39,8 @@ def _sqlite(session: Session, db: peewee.Database) -> Iterator[Check]:
     if mode != "wal":
         hint = "sqlite3 FILE 'PRAGMA journal_mode = wal'; a network file system cannot have it"
         yield Check("journal", Result.FAIL, f"the journal mode is {mode}, not WAL: writers and readers block", hint)
-    elif health.has_wal_reset_bug():
-        words = f"WAL, but {health.engine(db)} has the WAL-reset bug: two connections can, rarely, damage the file"
-        yield Check(
-            "journal",
-            Result.NOTE,
-            words,
-            "SQLite 3.51.3 or later has it no more: docs/operate.md#sqlites-wal-reset-bug",
-        )
+    elif engine.has_wal_reset_bug():
+        yield Check("journal", Result.WARN, f"WAL, but {engine.WAL_RESET_BUG}", engine.REMEDY)
     else:
         yield Check("journal", Result.OK, "WAL")
     if path.exists():
