@@ -38,8 +38,11 @@ ROOMS = {
     "mail": "core errors",
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",
-    "store": "core errors clock",
-    "runner": "smtp store oauth core errors clock config doorbell keys log vault keypair",
+    "store": "core errors clock filelock",
+    "filelock": "",
+    "runner": "smtp store oauth core errors clock config doorbell doors keys log vault keypair",
+    # The other ways in.
+    "doors": "outbox enqueue mail store filelock core errors clock",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -60,6 +63,7 @@ LIBRARIES = {
     "rich": "cli",
     "sqlite3": "store demo cli.doctor",  # demo: an application that has only this; doctor: its version
     "typer": "cli",
+    "watchfiles": "runner.pickups",
 }
 # Library → the modules that may import it under TYPE_CHECKING, to name a type.
 LIBRARIES_FOR_TYPES = {

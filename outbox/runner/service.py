@@ -27,6 +27,7 @@ from outbox.runner import rescue
 from outbox.runner.aside import Aside
 from outbox.runner.assembly import assemble
 from outbox.runner.dispatch import Dispatch
+from outbox.runner.pickups import Pickups
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.runner.waking import Waking
@@ -42,6 +43,7 @@ EXPIRE_EVERY = timedelta(seconds=1)
 FORGET_EVERY = timedelta(hours=1)
 WATCH_EVERY = timedelta(seconds=1)
 POST_EVERY = timedelta(seconds=1)
+PICK_UP_EVERY = timedelta(seconds=1)
 TELL_EVERY = timedelta(seconds=2)
 DELAYED_EVERY = timedelta(minutes=1)
 IDLE_EVERY = timedelta(seconds=2)
@@ -189,6 +191,7 @@ class Service:
             new_id=clock.token,
         )
         self._waking = None if announced else Waking(Path(sqlite_path(config.database)), self._clerk)
+        self._pickups = Pickups(self._clerk, clock, on_mail=self._ring)
         self._schedule = Schedule(clock)
 
     async def _revive(self) -> None:
@@ -218,9 +221,10 @@ class Service:
         every(IDLE_EVERY, "idle connections", self._pool.close_idle)
         if self._waking is not None:
             every(ATTEND_EVERY, "waking", self._waking.attend)
+        every(FULL_EVERY, "look at the log", self._upkeep.watch_log)
         every(FORGET_EVERY, "forget runners", self._upkeep.forget)
         every(WATCH_EVERY, "watch", self._watch)
-        every(FULL_EVERY, "look at the log", self._upkeep.watch_log)
+        every(PICK_UP_EVERY, "pick up", self._pickups.look)
         every(POST_EVERY, "post events", self._feedback.post)
         every(TELL_EVERY, "tell return paths", self._feedback.tell)
         every(DELAYED_EVERY, "tell of delays", self._feedback.watch)
@@ -287,10 +291,10 @@ class Service:
             try:
                 await self._dispatch.run()
             except Exception:  # whatever it was, mail that waits must not wait for ever
-                log.exception("dispatch failed; trying again in a second")
-                await asyncio.sleep(1)
                 if not self._clerk.alive:
                     return
+                log.exception("dispatch failed; trying again in a second")
+                await asyncio.sleep(1)
             else:
                 return
 
@@ -342,6 +346,7 @@ class Service:
             self._waking.close()
         left = await self._drain()  # the lease is renewed meanwhile
         self._schedule.stop()
+        await self._pickups.close()
         if left:
             why = "by the second signal" if self._at_once.is_set() else "at the end of the grace period"
             log.warning("%d deliveries under way are cut off %s; the next runner takes them back", left, why)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from outbox.filelock import lock
+
 
 class FilePresence:
     """Each runner holds an OS lock on ``<database>.runner-<id>``: whoever can take it knows that its owner is dead.
@@ -24,7 +26,7 @@ class FilePresence:
         """Hold the lock of this runner until `release` or the end of the process."""
         self._path = _lock_file(self._database, runner)
         self._held = self._path.open("ab")
-        if not _lock(self._held):
+        if not lock(self._held):
             raise RuntimeError(f"another process holds the lock of runner {runner}")
 
     def sweep(self, dead: Iterable[str]) -> None:
@@ -55,7 +57,7 @@ def absent(database: Path, runners: Sequence[str]) -> list[str]:
         except OSError:
             continue
         with held:
-            if _lock(held):
+            if lock(held):
                 gone.append(runner)
     return gone
 
@@ -71,25 +73,3 @@ def _remove(path: Path, held: IO[bytes]) -> None:
     with suppress(OSError):
         path.unlink()
     held.close()
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> bool:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -330,6 +330,45 @@ class Runner(Model):
         table_name = "outbox_runner"
 
 
+class Pickup(Model):
+    """A pickup folder. `senders` None: all that are registered."""
+
+    name = TextField(primary_key=True)
+    path = TextField()
+    badmail = TextField()
+    sentmail = TextField(null=True)
+    mode = TextField()
+    senders = TextField(null=True)
+    poll_ms = IntegerField()
+    settle_ms = IntegerField()
+    max_bytes = IntegerField()
+    archive = TextField()
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_pickup"
+
+
+class PickupFile(Model):
+    """A file that was taken from a pickup folder. `done_at` is set when it is where it belongs."""
+
+    claim = TextField(primary_key=True)
+    folder = TextField()
+    name = TextField()
+    message_id = BigIntegerField(null=True)
+    octets = IntegerField(null=True)
+    sha256 = TextField(null=True)
+    owner = BigIntegerField(null=True)
+    taken_at = UtcDateTimeField()
+    done_at = UtcDateTimeField(null=True)
+    result = TextField(null=True)
+    reason = TextField(null=True)
+    file = TextField(null=True)
+
+    class Meta:
+        table_name = "outbox_pickup_file"
+
+
 class Journal(Model):
     """What people did. `matching` (the column `filter`) says to what, `count` to how many."""
 
@@ -372,6 +411,8 @@ TABLES: tuple[type[Model], ...] = (
     Event,
     Lease,
     Runner,
+    Pickup,
+    PickupFile,
     Journal,
     Meta,
 )

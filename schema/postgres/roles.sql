@@ -38,9 +38,9 @@ GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, times
 -- The runner and the commands: they send, look, act, enqueue (`outbox enqueue`) and register accounts and senders.
 GRANT SELECT ON outbox, outbox_attachment, outbox_delivery, outbox_attempt, outbox_recipient, outbox_account,
   outbox_sender, outbox_runner, outbox_journal, outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule,
-  outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_status, outbox_audit, outbox_fate,
-  outbox_addressee, outbox_receipt, outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health,
-  outbox_daily TO outbox_runner;
+  outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_pickup,
+  outbox_pickup_file, outbox_status, outbox_audit, outbox_fate, outbox_addressee, outbox_receipt, outbox_doubtful,
+  outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_runner;
 GRANT INSERT (source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender, sender_name, return_path,
               recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw, dsn_notify, dsn_ret,
               dsn_envid) ON outbox TO outbox_runner;
@@ -53,7 +53,8 @@ GRANT INSERT, UPDATE ON outbox_attempt TO outbox_runner;
 GRANT INSERT ON outbox_recipient TO outbox_runner;
 GRANT UPDATE (address, fate, code, status, reply, at) ON outbox_recipient TO outbox_runner;
 GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner, outbox_limit, outbox_usage,
-  outbox_reply_rule, outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease TO outbox_runner;
+  outbox_reply_rule, outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_pickup,
+  outbox_pickup_file TO outbox_runner;
 GRANT INSERT ON outbox_journal TO outbox_runner;
 GRANT UPDATE (count) ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
@@ -80,5 +81,5 @@ GRANT SELECT (account, key_id, version, refresh_at, expires_at, refreshing_by, r
 GRANT SELECT (sender, selector, domain, algorithm, key_id, created_at) ON outbox_dkim TO outbox_auditor;
 GRANT SELECT ON outbox_delivery, outbox_attempt, outbox_recipient, outbox_sender, outbox_runner, outbox_journal,
   outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule, outbox_suppression, outbox_event, outbox_lease,
-  outbox_status, outbox_audit, outbox_fate, outbox_addressee, outbox_receipt, outbox_doubtful, outbox_dead,
-  outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_auditor;
+  outbox_pickup, outbox_pickup_file, outbox_status, outbox_audit, outbox_fate, outbox_addressee, outbox_receipt,
+  outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_auditor;

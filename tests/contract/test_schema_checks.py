@@ -294,7 +294,17 @@ _dkim = _policy(
 )
 _event = _policy("outbox_event", {"at": _MOMENT, "kind": "accepted", "message_id": 1})
 _lease = _policy("outbox_lease", {"name": "webhook", "owner": "r", "until": _MOMENT})
+_pickup = _policy("outbox_pickup", {"name": "in", "path": "/in", "badmail": "/bad"})
+_pickup_file = _policy("outbox_pickup_file", {"claim": "c", "folder": "in", "name": "a.eml"})
 _POLICY = [
+    _pickup("name", name=""),
+    _pickup("mode", mode="all"),
+    _pickup("poll_ms", poll_ms=99),
+    _pickup("settle_ms", settle_ms=-1),
+    _pickup("max_bytes", max_bytes=0),
+    _pickup("archive", archive="never"),
+    _pickup_file("result", result="lost", done_at=_MOMENT),
+    _pickup_file("done_has_result", done_at=_MOMENT),
     *[_mail("outbox_dsn_notify", dsn_notify=each) for each in ("always", "success,never", "delay,", "delay,delay")],
     _mail("outbox_dsn_ret", dsn_ret="body"),
     _mail("outbox_dsn_envid", dsn_envid="x" * 101),

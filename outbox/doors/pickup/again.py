@@ -1,0 +1,53 @@
+"""Sending once more what has come to badmail."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from outbox.core.pickup import Folder, Taken
+from outbox.doors.pickup.archive import place
+from outbox.doors.pickup.files import Unacceptable, work_of
+from outbox.doors.pickup.intake import mail_of
+from outbox.doors.pickup.ledger import Ledger
+from outbox.doors.pickup.reasons import claim_and_message
+from outbox.errors import InvalidMail, Refused
+from outbox.mail import Mail
+
+
+def resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], *, only_failed: bool) -> int:
+    """Enter the bad `file` of this folder once more: for everybody, or for those who had failed. It may be named by its
+    reason file, which is all there is of a mail that has reached some; `stored` reads its message from the database.
+
+    How many recipients it is for. Raises Refused for a file without a reason, and for one that was entered again
+    already; InvalidMail; OSError.
+    """
+    told = file if file.suffix == ".json" else file.with_name(f"{file.name}.json")
+    message = told.with_name(told.name.removesuffix(".json"))
+    try:
+        claim, message_id, failed = claim_and_message(told)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{told} cannot be read: {error}", hint="name a file of badmail") from None
+    is_partial = not message.exists()
+    if is_partial and message_id is None:
+        raise Refused(f"there is no {message}", hint="name a file of badmail")
+    raw = stored(message_id) if is_partial and message_id is not None else message.read_bytes()
+    mail = _mail(folder, raw, failed if is_partial or only_failed else [])
+    name = message.name.partition(".bad")[0]
+    again = Taken(f"{claim}r", folder.name, name, len(raw), hashlib.sha256(raw).hexdigest())
+    if not ledger.enter(again, mail):
+        raise Refused(f"{file} was resubmitted already", hint=f"outbox list --source pickup; {told} can be removed")
+    if not is_partial:
+        place(message, work_of(folder), [f"{again.claim}.1__{name}"])
+    told.unlink()
+    return len(failed) if is_partial or only_failed else 0
+
+
+def _mail(folder: Folder, raw: bytes, recipients: list[str]) -> Mail:
+    try:
+        mail = mail_of(folder, raw)
+    except (Unacceptable, ValueError) as error:
+        raise InvalidMail("message", str(error)) from None
+    return replace(mail, to=recipients, cc=(), bcc=()) if recipients else mail
