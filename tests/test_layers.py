@@ -42,7 +42,7 @@ ROOMS = {
     "filelock": "",
     "runner": "smtp store oauth core errors clock config doorbell doors keys log vault keypair",
     # The other ways in.
-    "doors": "outbox enqueue mail store filelock core errors clock",
+    "doors": "outbox enqueue drivers mail store filelock core errors clock",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -57,11 +57,11 @@ LIBRARIES = {
     "httpx2": "oauth.endpoint runner.webhook",
     "peewee": "store",
     "playhouse": "store",
-    "psycopg": "store",
+    "psycopg": "store doors.own",
     "pydantic": "config",
     "pydantic_settings": "config",
     "rich": "cli",
-    "sqlite3": "store demo cli.doctor",  # demo: an application that has only this; doctor: its version
+    "sqlite3": "store demo doors.own cli.doctor",  # demo, doors: like an application; doctor: its version
     "typer": "cli",
     "watchfiles": "runner.pickups",
 }

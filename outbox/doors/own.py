@@ -1,0 +1,103 @@
+"""A connection of our own, for doors that no application has opened one for: sendmail, SMTP, a log handler.
+
+Plain sqlite3 or psycopg, as an application has it, so that a short command need not load peewee. What is wrong with the
+database is a DatabaseError that may pass; then nothing was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from outbox.core.account import fold
+from outbox.core.address import wildcard
+from outbox.drivers import driver_for
+from outbox.enqueue import enqueue
+from outbox.errors import DatabaseError
+from outbox.mail import Mail
+
+if TYPE_CHECKING:
+    from outbox.enqueue import Connection
+else:
+    Connection = Any
+
+
+@contextmanager
+def connected(url: str, *, patience: float = 10.0) -> Iterator[Connection]:
+    """A connection to the database at `url` (as `outbox.toml` has it), in autocommit, closed at the end. It waits for a
+    lock, or for the server, for `patience` seconds.
+
+    Raises DatabaseError for what the database or its driver raises in the block, too.
+    """
+    scheme = url.partition(":")[0].lower().partition("+")[0]
+    opened = _postgres(url, patience) if scheme in ("postgresql", "postgres") else _sqlite(url, patience)
+    with opened as connection:
+        yield connection
+
+
+def is_registered(connection: Connection, address: str) -> bool:
+    """Whether mail may be sent from `address`: it, or all of its domain, is registered to an account."""
+    driver, plain = driver_for(connection)
+    marker = driver.dialect.marker
+    sql = f"SELECT count(*) FROM outbox_sender WHERE address IN ({marker}, {marker})"  # noqa: S608
+    folded = fold(address)
+    cursor = plain.cursor()
+    try:
+        cursor.execute(sql, (folded, wildcard(folded)))
+        return bool(cursor.fetchone()[0])
+    finally:
+        cursor.close()
+
+
+def commit(url: str, mail: Mail, *, source: str, patience: float = 10.0) -> int | None:
+    """Enqueue `mail` in a transaction of its own, which is committed when this returns. Its id, or None when its
+    dedup_key is there already. Raises DatabaseError.
+    """
+    with connected(url, patience=patience) as connection:
+        return enqueue(connection, mail, source=source)
+
+
+@contextmanager
+def _sqlite(url: str, patience: float) -> Iterator[Any]:
+    import sqlite3
+
+    path = unquote(url.partition(":///")[2]) if "://" in url else url
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    if ":" in path[:3]:  # a drive of Windows
+        quoted = f"/{quoted}"
+    connection: sqlite3.Connection | None = None
+    try:
+        # mode=rw: a path that is wrong is not a new and empty database.
+        connection = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, timeout=patience, isolation_level=None)
+        connection.execute("PRAGMA foreign_keys = ON").close()
+        connection.execute("PRAGMA synchronous = FULL").close()
+        yield connection
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path}: {error}") from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+@contextmanager
+def _postgres(url: str, patience: float) -> Iterator[Any]:
+    try:
+        import psycopg
+    except ImportError:
+        raise DatabaseError("PostgreSQL needs the psycopg driver", hint='pip install "mail-outbox[postgres]"') from None
+    scheme, _, rest = url.partition("://")
+    connection: psycopg.Connection[Any] | None = None
+    try:
+        plain = f"{scheme.partition('+')[0]}://{rest}"
+        connection = psycopg.connect(plain, connect_timeout=max(2, int(patience)), autocommit=True)
+        connection.execute(f"SET lock_timeout = {int(patience * 1000)}")
+        yield connection
+    except psycopg.Error as error:
+        # Of a connection that fails, libpq's own words may have the URL in them, and with it the password.
+        said = str(error).strip() if connection is not None else "it cannot be reached"
+        raise DatabaseError(f"PostgreSQL: {said}") from None
+    finally:
+        if connection is not None:
+            connection.close()
