@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.runner.courtesy import LONGEST, OTHERS_ACTIVE, SHORTEST, Courtesy
+from outbox.runner.courtesy import LONGEST, OTHERS_ACTIVE, SHORTEST, SPARED, Courtesy
 
 LOOKS = (0.0, 0.001, 0.003, 0.008, 0.018, 0.033)
 """When SQLite's busy handler looks whether the lock is free, in seconds after the first look."""
@@ -46,3 +46,29 @@ def test_who_meets_us_once_does_not_meet_us_again(hold: float) -> None:
         came = 100.0 + hold * part / 100
         look = next(came + each for each in LOOKS if came + each >= 100.0 + hold)
         assert look < end
+
+
+def test_a_mail_alone_does_not_wait() -> None:
+    """Claim, mark and settlement, twenty times a second, while the application that sends these mails writes."""
+    courtesy = Courtesy()
+    courtesy.had_it(99.0, 99.001)
+    for mail in range(100):
+        now = 100.0 + mail / 20
+        courtesy.met_others(now)
+        for hold in (0.0005, 0.0003, 0.001):
+            courtesy.had_it(now, now + hold)
+            now += hold
+            assert courtesy.left(now) == 0.0
+
+
+def test_who_has_much_to_do_is_spared_no_more_than_a_few_milliseconds() -> None:
+    courtesy, now = Courtesy(), 100.0
+    courtesy.had_it(0.0, 0.001)
+    began = now
+    held = 0.0
+    while now < 110.0:
+        courtesy.met_others(now)
+        courtesy.had_it(now, now + 0.004)
+        held += 0.004
+        now += 0.004 + courtesy.left(now + 0.004)
+    assert held <= SPARED + (now - began) / 4 + 0.004
