@@ -149,7 +149,7 @@ def try_out(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
             secret = oauth.access_token(session, db, found)
         else:
             secret = session.vault.open_account(found) if found.secret else Secret()
-    relay = Relay.of(found, helo=session.config.helo, password=secret)
+    relay = Relay.of(found, helo=session.config.helo, password=secret, networks=session.config.networks())
     report, peer, security = asyncio.run(_try(relay))
     words = "" if report is None else str(report.reply) if report.reply is not None else report.fault
     stage = "" if report is None else str(report.stage)

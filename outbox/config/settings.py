@@ -14,8 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.fields import FieldInfo
 
 from outbox.config.feedback import DeliverConfig, EventsConfig, NoticesConfig, Section, WebhookConfig
-from outbox.config.units import Duration, Size, checked_uuid
+from outbox.config.units import Duration, Size, Words, checked_uuid, words
 from outbox.core.address import ascii_domain
+from outbox.core.networks import Networks
 from outbox.core.policy import Policy
 
 
@@ -29,6 +30,11 @@ def _default_helo() -> str:
         return "[127.0.0.1]" if local or "." not in name else ascii_domain(name)
     except ValueError:
         return "[127.0.0.1]"
+
+
+def _checked_networks(value: str) -> str:
+    Networks.parse(words(value))
+    return value
 
 
 _NONE, _DAY = timedelta(0), timedelta(days=1)
@@ -148,6 +154,10 @@ class Config(BaseModel):
     helo: Annotated[str, AfterValidator(ascii_domain)] = Field(
         default_factory=_default_helo, description="how we introduce ourselves to relays (EHLO)"
     )
+    relay_networks: Annotated[Words, AfterValidator(_checked_networks)] = Field(
+        default="",
+        description="where relays may be: networks as 10.1.0.0/16, public, private, loopback; empty: all of these",
+    )
     retry: RetryConfig = RetryConfig()
     run: RunConfig = RunConfig()
     deliver: DeliverConfig = DeliverConfig()
@@ -157,6 +167,10 @@ class Config(BaseModel):
 
     _file: Path | None = None
     _origins: dict[str, str] = {}
+
+    def networks(self) -> Networks:
+        """Where relays may be."""
+        return Networks.parse(words(self.relay_networks))
 
     @property
     def file(self) -> Path | None:

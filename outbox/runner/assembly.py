@@ -73,7 +73,7 @@ def assemble(
 
     registrar.on_snapshot.append(learn)
     pool = Pool(deadlines)
-    login = Login(clerk, registrar, clock, helo=config.helo, runner=runner())
+    login = Login(clerk, registrar, clock, helo=config.helo, runner=runner(), networks=config.networks())
     conversation = Conversation(
         clerk,
         pool,

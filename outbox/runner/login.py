@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from outbox.clock import Clock
 from outbox.core.account import Account, Tls
+from outbox.core.networks import ANYWHERE, Networks
 from outbox.core.outcome import Report, Stage
 from outbox.core.reply import Reply, sanitise
 from outbox.core.secret import Secret
@@ -23,10 +24,19 @@ from outbox.vault import open_after_rotation
 class Login:
     """See above. `runner` is the id that stands in the lease of a token that is being renewed."""
 
-    def __init__(self, clerk: Clerk, registrar: Registrar, clock: Clock, *, helo: str, runner: str) -> None:
+    def __init__(
+        self,
+        clerk: Clerk,
+        registrar: Registrar,
+        clock: Clock,
+        *,
+        helo: str,
+        runner: str,
+        networks: Networks = ANYWHERE,
+    ) -> None:
         self._clerk = clerk
         self._registrar = registrar
-        self._helo = helo
+        self._helo, self._networks = helo, networks
         self._tokens = Tokens(clerk, clock, registrar.open_vault, runner, registrar.load_again)
         self._relays: dict[str, tuple[Account, Relay]] = {}
 
@@ -66,7 +76,7 @@ class Login:
         known = self._relays.get(account.name)
         if known is not None and (known[0] is account or known[0] == account):
             return known[1]
-        relay = Relay.of(account, helo=self._helo, password=self._password(account))
+        relay = Relay.of(account, helo=self._helo, password=self._password(account), networks=self._networks)
         self._relays[account.name] = account, relay
         return relay
 

@@ -2,6 +2,7 @@
 
 All addresses are tried, the next one as soon as one has failed or has been silent for a quarter of a second, whichever
 answers first wins (RFC 8305): a host whose IPv6 leads nowhere costs a quarter of a second and not the whole deadline.
+A name is resolved once, and what it was resolved to is judged (`outbox.core.networks`) and connected to.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ async def dial(relay: Relay, seconds: float) -> socket.socket | Report:
     stage = Stage.DNS
     try:
         async with asyncio.timeout(seconds):
-            addresses = await _resolve(relay.host, relay.port)
+            found = await _resolve(relay.host, relay.port)
+            addresses = [each for each in found if not relay.networks.refusal(str(each[1][0]))]
+            if not addresses:
+                return Report(Stage.CONNECT, fault=_refused(relay, str(found[0][1][0])))
             stage = Stage.CONNECT
             return await _race(addresses)
     except TimeoutError:
@@ -46,6 +50,11 @@ async def dial(relay: Relay, seconds: float) -> socket.socket | Report:
         return Report(Stage.DNS, fault=f"cannot resolve {relay.host}: {error.strerror}")
     except OSError as error:
         return Report(stage, fault=f"cannot connect to {relay.host} port {relay.port}: {_words(error)}")
+
+
+def _refused(relay: Relay, address: str) -> str:
+    found = f"{relay.host} is {address}" if relay.host != address else address
+    return f"will not connect to {found}: {relay.networks.refusal(address)}"
 
 
 async def _resolve(host: str, port: int) -> list[Address]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from outbox.clock import Clock
 from outbox.core.account import Account, Mechanism, Tls
+from outbox.core.networks import ANYWHERE, Networks
 from outbox.core.outcome import Stage
 from outbox.core.secret import Secret
 
@@ -35,6 +37,7 @@ class Relay:
     username      empty: no AUTH
     password      for OAuth, the access token
     max_messages  on one connection, before it is replaced
+    networks      where it may be
     nonce         chance for SCRAM: printable ASCII without a comma, never twice the same
     """
 
@@ -49,10 +52,11 @@ class Relay:
     max_messages: int = 100
     tls_pins: tuple[str, ...] = ()
     starttls_seen: bool = False
+    networks: Networks = ANYWHERE
     nonce: Callable[[], str] = field(default=Clock().token, repr=False, compare=False)
 
     @classmethod
-    def of(cls, account: Account, *, helo: str, password: Secret) -> Relay:
+    def of(cls, account: Account, *, helo: str, password: Secret, networks: Networks = ANYWHERE) -> Relay:
         """As the account says; `password` is its own, opened, or its access token."""
         return cls(
             host=account.relay_host,
@@ -66,6 +70,7 @@ class Relay:
             max_messages=account.max_messages,
             tls_pins=tuple(account.tls_pins.split()),
             starttls_seen=account.starttls_seen_at is not None,
+            networks=networks,
         )
 
     def __hash__(self) -> int:
@@ -93,7 +98,16 @@ class Relay:
             return f"EHLO name {self.helo!r} is not a word of ASCII"
         if _UNSPEAKABLE.search(self.username) or _UNSPEAKABLE.search(self.password.reveal()):
             return "the user name or password contains NUL or a broken character"
-        return _host_flaw(self.host)
+        return _host_flaw(self.host) or self._address_flaw()
+
+    def _address_flaw(self) -> str:
+        """Of a host that is an address; a name is judged when it is resolved."""
+        try:
+            ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return ""
+        refusal = self.networks.refusal(self.host)
+        return refusal and f"host {self.host}: {refusal}"
 
 
 def _host_flaw(host: str) -> str:

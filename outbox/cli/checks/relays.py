@@ -27,7 +27,9 @@ def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
     found = accounts.accounts(db)
     yield from _faults(found)
     for account in found:
-        flaw = settings_flaw(Relay.of(account, helo=session.config.helo, password=Secret()))
+        config = session.config
+        relay = Relay.of(account, helo=config.helo, password=Secret(), networks=config.networks())
+        flaw = settings_flaw(relay)
         if flaw:
             yield Check("tls", Result.FAIL, f"account {account.name} cannot connect: {flaw}", _remedy(account, flaw))
         yield from _protection(account)
@@ -47,6 +49,8 @@ def _faults(found: Sequence[Account]) -> Iterator[Check]:
 def _remedy(account: Account, flaw: str) -> str:
     if flaw.startswith("CA file"):
         return f"put the file back, readable for the runner; or {_MOVE.format(tls=account.tls)} --ca-file FILE"
+    if "relay_networks" in flaw:
+        return "add its network to the setting relay_networks: docs/security.md"
     if flaw.startswith("TLS pin"):
         return f"{_MOVE.format(tls=account.tls)}; openssl x509 -in FILE -noout -fingerprint -sha256 prints the pin"
     return f"outbox account show {shlex.quote(account.name)}; `outbox config show` says what helo is"
