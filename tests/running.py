@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from outbox.core.account import Account, Sender, Tls
 from outbox.store import accounts, senders
 from outbox.store.database import connect, dialect
 from outbox.store.journal import Act
+from tests.reconcile import SHOWN, Journal, broken
 from tests.relay import Received
 
 ROOT = Path(__file__).parent.parent
@@ -129,50 +130,24 @@ class Site:
         """The runners that nobody has declared dead, and have not left."""
         return [row[0] for row in self.query("SELECT id FROM outbox_runner WHERE dead_at IS NULL ORDER BY id")]
 
-    def audit(self, accepted: Iterable[Received]) -> None:
-        """The promise of DESIGN §1, held against what the relay has accepted.
-
-        Of every recipient at most 1 + doubts copies were accepted, all with the same bytes; what is called sent was
-        accepted; nothing was accepted that is not in the database; no attempt is left open but of what is being sent.
-        """
-        copies: Counter[tuple[int, str]] = Counter()
-        contents: dict[int, set[bytes]] = {}
-        for message in accepted:
-            message_id = int(message.message_id.lstrip("<").partition(".")[0])
-            contents.setdefault(message_id, set()).add(message.content)
-            copies.update((message_id, address) for address in message.recipients)
-        rows = self.query("SELECT message_id, state, doubts FROM outbox_delivery")
-        allowed = {message_id: 1 + doubts for message_id, _, doubts in rows}
-        too_many = {key: count for key, count in copies.items() if count > allowed.get(key[0], 0)}
-        assert too_many == {}, f"more copies than announced: {too_many}"
-        changed = {message_id: len(each) for message_id, each in contents.items() if len(each) > 1}
-        assert changed == {}, f"retried with other bytes: {changed}"
-        false = {message_id for message_id, state, _ in rows if state == "sent"} - contents.keys()
-        assert false == set(), f"called sent, and never accepted: {false}"
-        self._audit_recipients(copies)
-        left_open = self.query(
-            "SELECT a.message_id, a.claim_no FROM outbox_attempt a JOIN outbox_delivery d USING (message_id)"
-            " WHERE a.ended_at IS NULL AND NOT (d.state = 'sending' AND d.claim_no = a.claim_no)"
-        )
-        assert left_open == [], f"attempts left open: {left_open}"
-
-    def _audit_recipients(self, copies: Counter[tuple[int, str]]) -> None:
-        fates = self.query("SELECT message_id, address, fate, code FROM outbox_fate")
-        untrue = [
-            row for row in fates if row[2] == "accepted" and ((row[0], row[1]) not in copies or row[3] // 100 != 2)
-        ]
-        assert untrue == [], f"accepted in the database, and not by the relay: {untrue}"
-        forgotten = self.query(
-            "SELECT d.message_id FROM outbox_delivery d WHERE d.state = 'sent' AND (NOT EXISTS"
-            " (SELECT 1 FROM outbox_fate f WHERE f.message_id = d.message_id) OR EXISTS"
-            " (SELECT 1 FROM outbox_fate f WHERE f.message_id = d.message_id AND f.fate <> 'accepted'))"
-        )
-        assert forgotten == [], f"sent, but not every recipient has a 2xx: {forgotten}"
+    def audit(
+        self,
+        accepted: Iterable[Received] | Journal,
+        *,
+        committed: Collection[int] | None = None,
+        at_rest: bool = False,
+    ) -> None:
+        """The promise of DESIGN §1, held against what the relay has accepted: `tests.reconcile`."""
+        journal = accepted if isinstance(accepted, Journal) else Journal(accepted)
+        found = broken(self.query, journal, dialect(self.db), committed=committed, at_rest=at_rest)
+        some = {name: each[:SHOWN] for name, each in found.items()}
+        assert found == {}, f"the promise is broken: {some}"
 
     def run(self, *arguments: str, **settings: str) -> Runner:
         """`outbox run ARGUMENTS` on this database. A setting ``run_lease="2s"`` is OUTBOX_RUN_LEASE=2s."""
         environment = {f"OUTBOX_{name.upper()}": value for name, value in settings.items()}
-        return Runner(command("run", *arguments), self.folder, **{"OUTBOX_DATABASE": self.url, **environment})
+        own = {"OUTBOX_DATABASE": self.url, "XDG_STATE_HOME": str(self.folder)}
+        return Runner(command("run", *arguments), self.folder, **{**own, **environment})
 
     def outbox(self, *arguments: str, **settings: str) -> tuple[int, str]:
         """`outbox ARGUMENTS`, to its end: exit status, and everything it said."""
@@ -270,11 +245,6 @@ class Program:
         if match and (said := found()):
             return said
         raise TimeoutError(f"it did not say {pattern!r}, but:\n" + "\n".join(self.lines))
-def _away_from(folder: Path) -> dict[str, str]:
-    """What programs keep beside their configuration stays in the test's own folder."""
-    return {"XDG_STATE_HOME": str(folder / "state"), "STATE_DIRECTORY": ""}
-
-
 
     def wait(self, seconds: float = 30.0) -> int:
         """Until it ends. Its exit status. Raises TimeoutError."""
@@ -300,6 +270,11 @@ def _away_from(folder: Path) -> dict[str, str]:
     def resume(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGCONT)
+
+
+def _away_from(folder: Path) -> dict[str, str]:
+    """What programs keep beside their configuration stays in the test's own folder."""
+    return {"XDG_STATE_HOME": str(folder / "state"), "STATE_DIRECTORY": ""}
 
 
 def command(*arguments: str) -> list[str]:

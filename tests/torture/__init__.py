@@ -1,0 +1,13 @@
+"""`bin/check --torture`: the promise under kill, freeze and restart, and the figures of it.
+
+    __main__.py  the command, and its topics
+    cruelty.py   what a topic is given and says
+    zygote.py    forks runners in milliseconds, so that thousands of them can be killed; lives.py asks it to
+    watched.py   a runner whose seams are watched, and that kills or stops itself at a named point
+    points.py    the points of the crash matrix, and the stories in which they are reached
+    matrix.py    every point × {kill -9, SIGSTOP past the lease} × {retry, hold} × {SQLite, PostgreSQL}
+    soak.py      everything at once, at random, and then the reconciliation; writer.py, an application in it
+    recovery.py  how soon after a death, and how soon after a SIGTERM
+
+Nothing here reaches into production code but from outside: `watched.py` wraps what one part calls of another.
+"""
