@@ -23,8 +23,9 @@ ROOMS = {
     "errors": "",
     "core": "errors",
     "clock": "",
+    "configfile": "errors",
     "log": "core",
-    "config": "core errors store",  # store: only it can hide the password in a database's URL
+    "config": "configfile core errors store",  # store: only it can hide the password in a database's URL
     "keys": "core errors",
     "keypair": "core errors",
     "vault": "core errors keys",
@@ -42,7 +43,7 @@ ROOMS = {
     "filelock": "",
     "runner": "smtp store oauth core errors clock config doorbell doors keys log vault keypair",
     # The other ways in.
-    "doors": "outbox enqueue drivers mail store filelock core errors clock",
+    "doors": "outbox configfile enqueue drivers mail store filelock core errors clock",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",

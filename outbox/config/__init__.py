@@ -16,22 +16,21 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import stat
-import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
 from outbox.config.settings import SECTIONS, Config, RetryConfig, RunConfig, fields
+from outbox.configfile import FILE_NAME, FILE_VARIABLE, anchor_url, find_file, machine_file, read_file
 from outbox.core.units import format_duration, format_size
 from outbox.errors import ConfigError
 
 __all__ = [
+    "FILE_NAME",
+    "FILE_VARIABLE",
     "Config",
     "RetryConfig",
     "RunConfig",
@@ -43,9 +42,7 @@ __all__ = [
     "write_config",
 ]
 
-FILE_NAME = "outbox.toml"
 PREFIX = "OUTBOX_"
-FILE_VARIABLE = "OUTBOX_CONFIG"
 
 
 def load(path: Path | None = None, *, database: str | None = None) -> Config:
@@ -71,23 +68,6 @@ def load(path: Path | None = None, *, database: str | None = None) -> Config:
         raise ConfigError("; ".join(_in_words(each, origins) for each in error.errors())) from None
     config._file, config._origins = file, origins
     return config
-
-
-def find_file(path: Path | None = None) -> Path | None:
-    """The file to read: the one named, which must exist, else the first that does. None: everything is default."""
-    named = path or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
-    if named is not None:
-        if not named.exists():
-            raise ConfigError(f"there is no configuration file {named}", hint="`outbox init` makes one")
-        return named
-    return next((each for each in (Path(FILE_NAME), machine_file()) if each.is_file()), None)
-
-
-def machine_file() -> Path:
-    """Where the configuration of a whole machine is."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "outbox" / FILE_NAME
-    return Path("/usr/local/etc/outbox" if sys.platform == "darwin" else "/etc/outbox") / FILE_NAME
 
 
 def write_config(path: Path, *, database: str, key_file: str = "", database_uuid: str = "") -> None:
@@ -140,20 +120,7 @@ def shown(key: str, config: Config) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            values = tomllib.loads(opened.read().decode("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{file}: {error}", hint='text is written in quotes, and so are durations: floor = "1m"'
-        ) from None
-    if sys.platform != "win32" and mode & stat.S_IWOTH:
-        raise ConfigError(f"{file} can be changed by every user of this machine", hint=f"chmod o-w {file}")
+    values = read_file(file)
     _refuse_unknown(values, str(file))
     return values
 
@@ -221,16 +188,6 @@ def _anchored(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
     if isinstance(webhook, Mapping) and isinstance(webhook.get("secret_file"), str) and webhook["secret_file"]:
         anchored["webhook"] = {**webhook, "secret_file": base / Path(webhook["secret_file"]).expanduser()}
     return anchored
-
-
-def anchor_url(url: str, base: Path) -> str:
-    """`url`, with the path of a SQLite file made absolute; any other URL as it is."""
-    scheme, separator, rest = url.partition(":///")
-    if separator and scheme.lower().partition("+")[0] == "sqlite":
-        if not rest or Path(unquote(rest)).is_absolute():
-            return url
-        return f"{scheme}:///{quote(base.as_posix(), safe='/:')}/{rest}"
-    return str(base / url) if url.endswith((".db", ".sqlite", ".sqlite3")) and "://" not in url else url
 
 
 def _in_words(error: Mapping[str, Any], origins: Mapping[str, str]) -> str:
