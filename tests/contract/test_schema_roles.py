@@ -13,7 +13,9 @@ from outbox.store.database import connect
 from outbox.store.migrate import roles_sql
 from tests.statements import MOMENT, bring, insert, one, rows, run, until_blocked
 
-ROLES = ("outbox_app", "outbox_runner", "outbox_auditor")
+STRANGER = "outbox_test_stranger"
+"""A role of the same server that was granted nothing: whatever it may, PUBLIC may."""
+ROLES = ("outbox_app", "outbox_runner", "outbox_auditor", STRANGER)
 MAIL = "(sender, recipients, subject, text_body) VALUES ('shop@example.com', 'ann@example.net', 'Order 9', 'Thanks')"
 
 
@@ -24,6 +26,11 @@ def granted(request: pytest.FixtureRequest) -> Iterator[peewee.Database]:
         database = connect(url)
         for _ in range(2):  # it may be run again
             database.connection().execute(roles_sql())
+        run(
+            database,
+            f"DO $$ BEGIN CREATE ROLE {STRANGER} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN"
+            " NULL; END $$",
+        )
         for number, state in [(1, "queued"), (2, "failed"), (3, "sent")]:
             insert(database, id=number, dedup_key=f"order-{number}")
             bring(database, number, state)
@@ -136,6 +143,21 @@ MATRIX: dict[str, str] = {
     "DROP TABLE outbox_meta": "",
     "ALTER TABLE outbox OWNER TO outbox_app": "",
     "SELECT nextval(pg_get_serial_sequence('outbox', 'id'))": "",
+    # secrets, and ways to more rights than one has
+    "SELECT setup, token FROM outbox_oauth": "runner",
+    "SELECT secret FROM outbox_dkim": "runner",
+    "SELECT id, kind, code FROM outbox_event": "app runner auditor",
+    "SELECT reply FROM outbox_event": "runner auditor",
+    "LOCK TABLE outbox_delivery IN ACCESS EXCLUSIVE MODE": "runner",
+    "CREATE FUNCTION outbox_evil() RETURNS int LANGUAGE sql AS 'SELECT 1'": "",
+    "CREATE OR REPLACE FUNCTION outbox_cancel(bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true'": "",
+    "CREATE RULE evil AS ON INSERT TO outbox DO INSTEAD NOTHING": "",
+    "CREATE TRIGGER evil BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION outbox_enqueue()": "",
+    "CREATE SCHEMA evil": "",
+    "DROP VIEW outbox_receipt": "",
+    "ALTER ROLE outbox_app CREATEROLE": "",
+    "SELECT pg_read_file('/etc/hostname')": "",
+    "SELECT rolpassword FROM pg_authid": "",
 }
 
 
@@ -207,7 +229,7 @@ def test_every_function_is_a_definer_with_a_fixed_search_path(granted: peewee.Da
         "SELECT proname, prosecdef, array_to_string(proconfig, ';') FROM pg_proc"
         " WHERE pronamespace = current_schema()::regnamespace",
     )
-    assert len(functions) == 13
+    assert len(functions) >= 13
     assert {(definer, settings) for _, definer, settings in functions} == {
         (True, "search_path=pg_catalog, public, pg_temp")
     }
