@@ -274,7 +274,7 @@ class Program:
 
 def _away_from(folder: Path) -> dict[str, str]:
     """What programs keep beside their configuration stays in the test's own folder."""
-    return {"XDG_STATE_HOME": str(folder / "state"), "STATE_DIRECTORY": ""}
+    return {"XDG_STATE_HOME": str(folder), "STATE_DIRECTORY": ""}
 
 
 def command(*arguments: str) -> list[str]:

@@ -174,6 +174,11 @@ class Delivery:
             task.cancel()
         return len(self._journeys) - len(turning)
 
+    @property
+    def talking(self) -> int:
+        """How many attempts are under way. What only waits for its settlement to be written is none any more."""
+        return len(self._journeys)
+
     async def cut_off(self) -> None:
         """End what is under way, wherever it is."""
         await self._carriers.cut_off()

@@ -53,8 +53,10 @@ FULL_EVERY = timedelta(seconds=10)
 ANNOUNCED_POLL = timedelta(milliseconds=500)
 """On PostgreSQL: an INSERT that ran before we said that we sleep, and commits after our last look, wakes nobody."""
 
-FLUSH = 10.0
-"""Seconds for which the clerk may still try to write at the end; then the rescue file takes what is left."""
+FLUSH = 5.0
+"""Seconds for which the clerk may still try to write at the end; then the rescue file takes what is left. With nothing
+past DATA a runner ends within ten seconds, whatever its database does: that is what containers give.
+"""
 
 EXIT_BROKEN = 70
 """The clerk's thread has died: nothing can be written any more, so a supervisor must start us anew (EX_SOFTWARE)."""
@@ -367,7 +369,8 @@ class Service:
         if self._dispatch.busy:
             note = "stopping: %d deliveries under way, %d of them past DATA, have %g s; a second signal ends at once"
             log.info(note, self._dispatch.busy, past_data, grace)
-        ending = {asyncio.ensure_future(self._come_to_rest()), asyncio.ensure_future(self._at_once.wait())}
+        enough = (self._come_to_rest(), self._have_said_all(), self._at_once.wait())
+        ending = {asyncio.ensure_future(each) for each in enough}
         _, waiting = await asyncio.wait(ending, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
@@ -375,13 +378,24 @@ class Service:
             # It may wait for a database that does not answer.
             self._dispatching.cancel()
             await asyncio.wait({self._dispatching})
-        return self._dispatch.busy
+        return self._delivery.talking
 
     async def _come_to_rest(self) -> None:
         """No claim is under way any more, and no delivery."""
         if self._dispatching is not None:
             await asyncio.wait({self._dispatching})
         await self._dispatch.drain()
+
+    async def _have_said_all(self) -> None:
+        """Nothing is said to a relay any more, and a claim has had its time: what is left is for the clerk to write."""
+        began = self._clock.monotonic()
+        while self._delivery.talking or self._is_claiming():
+            if not self._delivery.talking and self._clock.monotonic() - began > FLUSH:
+                return
+            await asyncio.sleep(0.05)
+
+    def _is_claiming(self) -> bool:
+        return self._dispatching is not None and not self._dispatching.done()
 
     async def _hang_up(self) -> None:
         """Say QUIT and wait for what the relays say to that, unless we are hurried."""

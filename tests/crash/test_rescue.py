@@ -18,7 +18,7 @@ from tests.running import Site
 def rescue_file(site: Site) -> Path:
     if dialect(site.db) == "sqlite":
         return Path(sqlite_path(site.url) + ".rescue")
-    return site.folder / "state" / "outbox" / "outbox.rescue"
+    return site.folder / "outbox" / "outbox.rescue"
 
 
 def test_results_that_the_database_does_not_take_are_rescued(site: Site) -> None:
