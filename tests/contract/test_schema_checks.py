@@ -12,7 +12,7 @@ import pytest
 
 from outbox.store.database import Dialect, dialect
 from outbox.store.migrate import migrations
-from tests.statements import insert, refused, run
+from tests.statements import insert, one, refused, run
 
 MIB = 1024 * 1024
 CAP = 25 * MIB
@@ -32,7 +32,7 @@ def _mail(constraint: str, only: str = "", **columns: Any) -> Refusal:
     return _row(
         "outbox",
         constraint,
-        {"sender": "a@example.com", "recipients": "b@example.net", "text_body": "x"},
+        {"id": 2, "sender": "a@example.com", "recipients": "b@example.net", "text_body": "x"},
         columns,
         only,
     )
@@ -349,6 +349,49 @@ def test_a_check_refuses_with_its_name(scratch_database: peewee.Database, refusa
     insert(scratch_database, id=1)
     with refused(refusal.constraint):
         run(scratch_database, refusal.statement, *refusal.values)
+
+
+def test_a_refusal_on_postgres_tells_drivers_all_that_a_check_does(scratch_database: peewee.Database) -> None:
+    if dialect(scratch_database) == "sqlite":
+        return  # its errors are words only
+    schema = one(scratch_database, "SELECT current_schema()")
+    with pytest.raises(peewee.IntegrityError) as caught:
+        run(
+            scratch_database,
+            "INSERT INTO outbox (sender, recipients, subject, text_body)"
+            " VALUES ('a@example.com', 'b@example.net', 'one', 'x'), ('a@example.com', 'c@example.net', 'two', '')",
+        )
+    told = caught.value.__cause__.diag if caught.value.__cause__ else caught.value.orig.diag
+    assert (told.sqlstate, told.constraint_name) == ("23514", "outbox_body_present")
+    assert (told.schema_name, told.table_name) == (schema, "outbox")
+    assert "c@example.net" in told.message_detail
+    assert "b@example.net" not in told.message_detail
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"headers": '{"X-Order": "7"}'},
+        {"headers": ""},
+        {"text_body": None, "html_body": "<p>x", "reply_to": "c@example.com", "sender_name": "Ünïcode " * 100},
+        {"text_body": None, "recipients": None, "raw": b"To: a@b\r\n\r\nx"},
+        {"recipients": None, "cc": "c@example.net"},
+        {"recipients": " ", "bcc": "c@example.net"},
+        {"recipients": ", ".join(["somebody@example.net"] * 500), "subject": "x" * 2000},
+        {"dsn_notify": "success,delay", "dsn_ret": "hdrs", "dsn_envid": "7"},
+        {"dsn_notify": "", "dsn_ret": "", "tag": "", "subject": ""},
+        {"dedup_key": "x" * 500, "tag": "ü" * 255, "source": "s" * 64},
+        {"due_at": "2027-03-01T09:30:00.000Z", "expires_at": "9999-12-30T00:00:00.000Z", "on_doubt": "hold"},
+        {"sender": " Shop@Example.com ", "priority": 0},
+        {"token": "0123456789abcdef" * 4},
+    ],
+)
+def test_what_violates_nothing_is_taken(scratch_database: peewee.Database, columns: dict[str, Any]) -> None:
+    """Of every column, what it may hold: what is ordinary by itself, and what has to be looked at."""
+    if dialect(scratch_database) == "postgres" and columns.get("headers") == "":
+        return  # jsonb has no ''
+    message = insert(scratch_database, **columns)
+    assert one(scratch_database, "SELECT state FROM outbox_delivery WHERE message_id = ?", message) == "queued"
 
 
 @pytest.mark.parametrize("which", ["sqlite", "postgres"])

@@ -1,0 +1,2 @@
+-- Outbox 0008 for SQLite: nothing. SQLite compiles the checks of a table once for each prepared statement, and what
+-- 0008 does for PostgreSQL would gain nothing here. Both dialects count alike.
