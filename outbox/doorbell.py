@@ -6,7 +6,7 @@ datagram has it look several times a millisecond for a moment. PostgreSQL needs 
 
 **It is rung before the commit**, because nobody tells us of the commit: it is the application's, and comes after
 `enqueue()`. The runner's looks become rarer with the time since the ring, so what a mail waits for is an eighth of the
-time from `enqueue()` to the commit, and a transaction that takes long, or rolls back, costs 40 looks in all.
+time from `enqueue()` to the commit, and a transaction that takes long, or rolls back, costs 60 looks in all.
 
 **Nothing depends on it.** It carries nothing, so that whoever is let in can only have a runner look: and let in is who
 may write the database file. It never blocks and never raises; where nobody listens, and on systems that have no such

@@ -10,12 +10,12 @@ OFTEN = 0.02
 RARELY = 0.1
 """Seconds between looks where something does, in case that once it does not."""
 
-CLOSELY = 0.0003
+CLOSELY = 0.00015
 """Seconds between looks right after something told of a commit that is coming."""
 
 GROWTH = 1 / 8
 """The longer ago that was, the rarer: a look comes after an eighth of the time that has passed. So this is how much is
-added to what a commit takes by itself, and one that never comes costs some 50 looks.
+added to what a commit takes by itself, and one that never comes costs some 60 looks.
 """
 
 OWN = 0.01

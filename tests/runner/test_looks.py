@@ -18,7 +18,7 @@ def test_an_expected_commit_is_looked_for_closely_and_then_ever_more_rarely() ->
         now += pause
     assert pauses[0] == CLOSELY
     assert pauses == sorted(pauses)
-    assert len(pauses) < 60
+    assert len(pauses) < 70
     assert all(pause <= max(CLOSELY, (now - 100.0) / 8) for pause in pauses)
 
 
