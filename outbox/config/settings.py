@@ -137,6 +137,17 @@ class RunConfig(Section):
         return self
 
 
+class SendmailConfig(Section):
+    """The command `outbox-sendmail`."""
+
+    domain: str = Field(
+        default="", description="what is put behind names without a domain (root); empty: this host's name"
+    )
+    spool: Path | None = Field(
+        default=None, description="a pickup folder that keeps its mail while the database is away"
+    )
+
+
 class Config(BaseModel):
     """Everything that can be configured. `load` makes one."""
 
@@ -164,6 +175,7 @@ class Config(BaseModel):
     events: EventsConfig = EventsConfig()
     webhook: WebhookConfig = WebhookConfig()
     notices: NoticesConfig = NoticesConfig()
+    sendmail: SendmailConfig = SendmailConfig()
 
     _file: Path | None = None
     _origins: dict[str, str] = {}
@@ -189,6 +201,7 @@ SECTIONS: dict[str, type[Section]] = {
     "events": EventsConfig,
     "webhook": WebhookConfig,
     "notices": NoticesConfig,
+    "sendmail": SendmailConfig,
 }
 
 
