@@ -12,6 +12,7 @@ import pytest
 
 from outbox.store.database import Dialect, dialect
 from outbox.store.migrate import migrations
+from outbox.store.statements import origin_of
 from tests.statements import insert, one, refused, run
 
 MIB = 1024 * 1024
@@ -361,7 +362,7 @@ def test_a_refusal_on_postgres_tells_drivers_all_that_a_check_does(scratch_datab
             "INSERT INTO outbox (sender, recipients, subject, text_body)"
             " VALUES ('a@example.com', 'b@example.net', 'one', 'x'), ('a@example.com', 'c@example.net', 'two', '')",
         )
-    told = caught.value.__cause__.diag if caught.value.__cause__ else caught.value.orig.diag
+    told: Any = getattr(origin_of(caught.value), "diag", None)
     assert (told.sqlstate, told.constraint_name) == ("23514", "outbox_body_present")
     assert (told.schema_name, told.table_name) == (schema, "outbox")
     assert "c@example.net" in told.message_detail
