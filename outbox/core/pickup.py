@@ -233,7 +233,7 @@ def _unxtext(text: str) -> str:
     return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
-_REST = rb"[ \t]*:[^\r\n]*(?:\r\n|\n|\r)(?:[ \t][^\r\n]*(?:\r\n|\n|\r))*"
+_REST = rb"[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*"
 _HEAD = re.compile(rb"(?:x-[!-9;-~]*+" + _REST + rb")*+", re.IGNORECASE)
 _REPLAYED = re.compile(
     rb"^x-(?:createdby|endofinjectedxheaders|extendedmessageprops|helodomain|source|sourceipaddress)" + _REST,
