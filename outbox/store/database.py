@@ -17,6 +17,7 @@ from outbox.store.engine import sqlite3
 Dialect = Literal["sqlite", "postgres"]
 
 _SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+_LOG_KEPT = 16 * 1024 * 1024  # octets to which whoever begins the write-ahead log anew cuts it
 _OLDEST_SQLITE = (3, 35)  # RETURNING; the schema itself is content with 3.9
 _OLDEST_POSTGRES = 140000
 _URLS = "sqlite:///outbox.db, sqlite:////var/lib/app/outbox.db or postgresql://user@host/database"
@@ -101,7 +102,12 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
             raise _permission_denied(Path(path)) from None
     database = peewee.SqliteDatabase(
         path,
-        pragmas=[("synchronous", 2), ("foreign_keys", 1), ("cache_size", -16000)],
+        pragmas=[
+            ("synchronous", 2),
+            ("foreign_keys", 1),
+            ("cache_size", -16000),
+            ("journal_size_limit", _LOG_KEPT),
+        ],
         timeout=timeout,
         lock_type="IMMEDIATE",
         returning_clause=True,

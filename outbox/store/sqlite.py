@@ -86,9 +86,6 @@ _RECONNECT = frozenset(
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _RECOVER = "stop all that writes to it; restore a backup, or `sqlite3 FILE .recover`: docs/operate.md#a-damaged-file"
 
-LOG_KEPT = 16 * 1024 * 1024
-"""Octets to which the write-ahead log is cut when it begins anew: one large mail must not hold the disk for ever."""
-
 
 class SqliteStore(SqlStore):
     """See `outbox.store.Store`."""
@@ -109,7 +106,6 @@ class SqliteStore(SqlStore):
             file = OpenFile(sqlite_path(self.url))
             self.db = connect(self.url, create=False)
             self.db.execute_sql("PRAGMA busy_timeout = 0")  # never wait inside SQLite: the clerk waits
-            self.db.execute_sql(f"PRAGMA journal_size_limit = {LOG_KEPT}")
             self._recognise()
             self._looking = self.db.connection().cursor()
             if not file.settle():

@@ -8,6 +8,11 @@
     matrix.py    every point × {kill -9, SIGSTOP past the lease} × {retry, hold} × {SQLite, PostgreSQL}
     soak.py      everything at once, at random, and then the reconciliation; writer.py, an application in it
     recovery.py  how soon after a death, and how soon after a SIGTERM
+    shim.py      the system as a test wants it (shim.c, preloaded): clocks that jump, disks that fail, what was synced
+    storage.py   a SQLite file that is locked, full, broken, replaced; commits.py, PostgreSQL's lost acknowledgements
+    power.py     the power is cut, and what was acknowledged is there
+    clocks.py    the wall clock jumps
+    hostile.py   rows that should not be; deadly.py, a message that kills; corpora.py, mail as others have collected it
 
 Nothing here reaches into production code but from outside: `watched.py` wraps what one part calls of another.
 """

@@ -40,12 +40,12 @@ def measure(cruelty: Cruelty) -> Iterator[Figure]:
         for name, jump in JUMPS.items():
             cruelty.say(f"clocks: {name}")
             with places.fresh("sqlite") as site:
-                yield from _jump(
+                yield from jumped(
                     site, Shim(site.folder / "shim"), name, jump, seconds=cruelty.size(55 if name == "+30 d" else 6, 3)
                 )
 
 
-def _jump(site: Site, shim: Shim, name: str, jump: timedelta, seconds: float) -> Iterator[Figure]:
+def jumped(site: Site, shim: Shim, name: str, jump: timedelta, seconds: float) -> Iterator[Figure]:
     with Relay() as relay:
         site.register(relay.port)
         site.register(1, account="away", sender="away@example.com")

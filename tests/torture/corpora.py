@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,17 +90,13 @@ def bounces(cruelty: Cruelty) -> dict[str, bytes]:
 
 
 def through(site: Site, name: str, mails: dict[str, bytes]) -> Iterator[Figure]:
-    act, known = Act("test", Clock().now()), {SHOP}
+    known = {SHOP}
     with Relay() as relay:
         site.register(relay.port, connections=5)
         ids = {}
         with site.db.atomic():
             for title, raw in mails.items():
-                sender = _speaker(raw) or SHOP
-                if sender.lower() not in known:
-                    known.add(sender.lower())
-                    with suppress(Refused):  # an address that cannot be registered: its mail is refused, too
-                        senders.add_sender(site.db, Sender(sender, "main"), act)
+                sender = _registered(site, known, _speaker(raw))
                 ids[
                     site.insert_one(raw=raw, text_body=None, subject=None, recipients="ann@example.net", sender=sender)
                 ] = title
@@ -128,6 +123,17 @@ def through(site: Site, name: str, mails: dict[str, bytes]) -> Iterator[Figure]:
     yield none_of(TOPIC, f"{name}: changed on the way", len(changed), ", ".join(changed) or note)
     yield none_of(TOPIC, f"{name}: neither sent nor refused with a reason", len(silent), ", ".join(silent))
     yield at_least(TOPIC, f"{name}: sent", sent, "", 1)
+
+
+def _registered(site: Site, known: set[str], sender: str) -> str:
+    """It, when it can be registered; else the shop, whose mail it is not, so that it is refused."""
+    if sender and sender.lower() not in known:
+        try:
+            senders.add_sender(site.db, Sender(sender, "main"), Act("test", Clock().now()))
+        except Refused:
+            return SHOP
+        known.add(sender.lower())
+    return sender or SHOP
 
 
 def _speaker(raw: bytes) -> str:

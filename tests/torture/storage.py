@@ -1,7 +1,8 @@
 """The disk and the file of a SQLite database fail under a runner: locked, full, broken, replaced, read too long.
 
 Where a fault comes: at the claim (it is there when mail is), at the mark (it comes with the relay's answer to DATA), at
-the settlement (with the answer to the dot). It lasts for a moment; then everything must be sent, once, by the same process.
+the settlement (with the answer to the dot). It lasts for a moment; then everything must be sent, once, by the same
+process.
 """
 
 from __future__ import annotations
