@@ -31,6 +31,8 @@ from outbox.errors import InvalidMail, InvalidMessage
 if TYPE_CHECKING:
     import email.message
 
+    from outbox.templates import Source
+
 __all__ = ["Attachment", "Mail"]
 
 MAX_CONTENT = 25 * 1024 * 1024
@@ -161,6 +163,15 @@ class Mail:
             dsn_envid=dsn_envid,
             raw=composed,
         )
+
+    @classmethod
+    def from_template(cls, name: str, context: Mapping[str, Any], *, templates: Source, **fields: Any) -> Mail:
+        """A mail whose subject and bodies are rendered now, from the templates called `name` (see `outbox.templates`).
+        `fields` are the other arguments of a Mail; they win.
+        """
+        from outbox.templates import of_source
+
+        return cls(**{**of_source(templates).render(name, context), **fields})
 
     def columns(self) -> dict[str, object]:
         """The row for ``INSERT INTO outbox``: column → text, int, bytes or (UTC) datetime. Columns that would be NULL

@@ -36,14 +36,15 @@ ROOMS = {
     "doorbell": "",
     "drivers": "insert core",
     "insert": "core",
-    "mail": "core errors",
+    "mail": "core errors templates",
+    "templates": "errors",
     # The runner. A secret is opened in the runner, never in the store.
     "smtp": "core errors clock",
     "store": "core errors clock filelock",
     "filelock": "",
     "runner": "smtp store oauth core errors clock config doorbell doors keys log vault keypair",
     # The other ways in.
-    "doors": "outbox configfile enqueue drivers mail store filelock core errors clock",
+    "doors": "outbox log configfile enqueue drivers mail store filelock core errors clock",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -56,6 +57,7 @@ LIBRARIES = {
     "authlib": "oauth.endpoint",
     "cryptography": "vault keypair",
     "httpx2": "oauth.endpoint runner.webhook",
+    "jinja2": "templates",
     "peewee": "store",
     "playhouse": "store",
     "psycopg": "store doors.own",
