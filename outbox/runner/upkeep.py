@@ -89,10 +89,12 @@ class Upkeep:
             await self._find_strays()  # at once, and not only with the next renewals
         leases, absent, orphaned = await self._clerk.read(partial(_look, self._me.id))
         gone, overdue = self._certain(absent), self._overdue(leases)
+        buried: list[str] = []
         if gone or overdue:
-            await self._clerk.upkeep(partial(_bury, gone, overdue))
-            self._presence.sweep(gone)
-            log.warning("runner %s is dead; taking back what it was sending", ", ".join(sorted(gone | overdue)))
+            buried = await self._clerk.upkeep(partial(_bury, gone, overdue))
+            self._presence.sweep(gone.intersection(buried))
+        if buried:
+            log.warning("runner %s is dead; taking back what it was sending", ", ".join(sorted(buried)))
         elif not orphaned:
             return
         while reclaimed := await self._clerk.upkeep(lambda store, now: store.reclaim(self._max_doubts, now)):
@@ -169,11 +171,9 @@ def _look(me: str, store: Store) -> tuple[dict[str, datetime], set[str], bool]:
     return leases, set(store.absent([each for each in leases if each != me])), runners.dead_holding(store)
 
 
-def _bury(gone: set[str], overdue: set[str], store: Store, now: datetime) -> None:
-    if gone:
-        runners.bury(store, gone, now)
-    if overdue:
-        runners.bury_overdue(store, overdue, now)
+def _bury(gone: set[str], overdue: set[str], store: Store, now: datetime) -> list[str]:
+    buried = runners.bury(store, gone, now) if gone else []
+    return buried + (runners.bury_overdue(store, overdue, now) if overdue else [])
 
 
 def _take_back(message_id: int, claim_no: int, max_doubts: int, store: Store, now: datetime) -> list[Reclaimed]:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from peewee import Expression
+
 from outbox.store import Store
+from outbox.store.database import dialect
 from outbox.store.rows import moment_of
 from outbox.store.tables import Delivery, Runner
 
@@ -51,17 +54,26 @@ def dead_holding(store: Store) -> bool:
     return bool(store.db.execute_sql(_HELD_BY_THE_DEAD).fetchall())
 
 
-def bury(store: Store, dead: Iterable[str], now: datetime) -> None:
-    """Declare these runners dead, for good. Their messages are then taken back by `Store.reclaim`."""
-    gone = Runner.id.in_(list(dead)) & Runner.dead_at.is_null()
-    Runner.update(dead_at=now, asleep=False).where(gone).execute(store.db)
+def bury(store: Store, dead: Iterable[str], now: datetime) -> list[str]:
+    """Declare these runners dead, for good: those that were. Their messages are then taken back by `Store.reclaim`.
+
+    Whose row is locked is left for the next time: by a runner that stands still in the middle of a transaction, and it
+    would hold up everybody else's clerk.
+    """
+    return _bury(store, Runner.id.in_(list(dead)) & Runner.dead_at.is_null(), now)
 
 
-def bury_overdue(store: Store, overdue: Iterable[str], now: datetime) -> None:
+def bury_overdue(store: Store, overdue: Iterable[str], now: datetime) -> list[str]:
     """The same for runners whose lease has run out, unless one of them has renewed it meanwhile."""
-    row = Runner
-    gone = row.id.in_(list(overdue)) & row.dead_at.is_null() & (row.lease_until < now)
-    row.update(dead_at=now, asleep=False).where(gone).execute(store.db)
+    return _bury(store, Runner.id.in_(list(overdue)) & Runner.dead_at.is_null() & (Runner.lease_until < now), now)
+
+
+def _bury(store: Store, gone: Expression, now: datetime) -> list[str]:
+    which = Runner.select(Runner.id).where(gone)
+    if dialect(store.db) == "postgres":
+        which = which.for_update(skip_locked=True)
+    query = Runner.update(dead_at=now, asleep=False).where(Runner.id.in_(which), gone).returning(Runner.id)
+    return [row.id for row in query.execute(store.db)]
 
 
 def leave(store: Store, runner: str, now: datetime) -> None:
