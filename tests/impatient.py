@@ -3,7 +3,7 @@
 The ten minutes for the answer to a dot are no setting, because a shorter wait makes duplicates (RFC 5321 §4.5.3.2.6).
 So the tests make a Service themselves:
 
-    python -m tests.impatient SECONDS          # how long to wait for the answer to a dot
+    python -m tests.impatient SECONDS [QUIT]   # how long to wait for the answer to a dot, and to QUIT
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def show(remainder: Remainder) -> None:
     print(remainder)
 
 
-async def run(seconds: float) -> int:
-    deadlines = Deadlines(dot=seconds)
+async def run(seconds: float, goodbye: float = 2.0) -> int:
+    deadlines = Deadlines(dot=seconds, quit=goodbye)
     service = Service(load(None), no_vault, Clock(), version="0", rescue_files=[Path("rescue")], deadlines=deadlines)
     service.listen_for_signals()
     return await service.run(Errand(until_empty=True), show)
@@ -38,4 +38,4 @@ async def run(seconds: float) -> int:
 
 if __name__ == "__main__":
     log.set_up()
-    sys.exit(asyncio.run(run(float(sys.argv[1]))))
+    sys.exit(asyncio.run(run(*map(float, sys.argv[1:]))))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 
 from outbox.clock import Clock
 from outbox.store import open_store
 from tests.relay import HANG, Relay
-from tests.running import Site, eventually
+from tests.running import Program, Site, eventually
 
 
 def test_without_its_mark_no_dot_is_written(sqlite_site: Site) -> None:
@@ -36,9 +37,9 @@ def test_a_settlement_does_not_wait_for_the_goodbye(sqlite_site: Site) -> None:
         site.register(relay.port, connections=1)
         site.query("UPDATE outbox_account SET max_messages = 1")
         site.insert()
-        with site.run() as runner:
+        command = [sys.executable, "-m", "tests.impatient", "60", "60"]
+        with Program(command, site.folder, OUTBOX_DATABASE=site.url):
             eventually(lambda: "QUIT" in relay.commands, "the connection is given up")
-            site.until(5, sent=1)
-            runner.kill()
+            site.until(4, sent=1)
 
     assert site.attempts() == {"accepted": 1}
