@@ -13,6 +13,9 @@ quota.py       limits: what may go now, what waits until when, which connections
 feedback.py    what the application hears of: events, webhook.py, notices.py, overdue.py
 upkeep.py      leases, reclaim, expiry
 schedule.py    APScheduler: when, never what
+steady.py      whether the wall clock can be believed
+patience.py    how the clerk meets a fault of the database that passes
+aside.py       threads that nobody waits for
 rescue.py      results that could not be written before the end
 supervise.py   several processes
 """
