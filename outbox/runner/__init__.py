@@ -6,7 +6,7 @@ delivery.py    one message from claim to settlement (the heart); journey.py, wha
 carriers.py    a task for each place of an account, that takes one message after the other
 conversation.py   the part of it that the relay takes part in; brakes.py, the refusals met in a row
 clerk.py       the only thread that writes; request.py, what it is asked; gather.py, what shares a COMMIT
-contents.py    what claimed messages say, read in batches; budget.py, how much mail is in memory
+contents.py    what claimed messages say; budget.py, how much of it is in memory; memory.py, what it leaves there
 waking.py      what wakes a runner on SQLite: looks.py, doorbell.py, logwatch.py
 registrar.py   what is known of accounts and senders, and their opened secrets
 quota.py       limits: what may go now, what waits until when, which connections are ours

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 
+def under_way(octets: int) -> int:
+    """What a stored message of so many octets takes until it is composed: itself, and at most 78 octets for 57 of it,
+    for that is what base64 makes of them.
+    """
+    return octets + octets * 78 // 57
+
+
 class ByteBudget:
-    """Bytes, shared by accounts. Whoever holds nothing may always take one message, however large and however much the
-    others hold: else one relay that hangs, with large mail, would stop all the others.
+    """Bytes, shared by accounts: what fits is taken. Whoever holds nothing may always take one message, however large
+    and however much the others hold: else one relay that hangs, with large mail, would stop all the others.
     """
 
     def __init__(self, room: int) -> None:
@@ -18,8 +25,8 @@ class ByteBudget:
     def has_room(self) -> bool:
         return self._room > 0
 
-    def admits(self, owner: str) -> bool:
-        return self._room > 0 or self._held[owner] == 0
+    def admits(self, owner: str, size: int = 1) -> bool:
+        return size <= self._room or self._held[owner] == 0
 
     def take(self, owner: str, size: int) -> None:
         self._room -= size

@@ -1,15 +1,22 @@
-"""What claimed messages say, read in batches within the byte budget."""
+"""What claimed messages say, read within the byte budget: small ones in batches, a large one when it fits.
+
+A large one is measured before it is read. As long as it does not fit, what its account has asked for after it waits,
+too: else small mail could keep it waiting for ever.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from outbox.core.settlement import Claim
-from outbox.errors import UnusableDatabase
-from outbox.runner.budget import ByteBudget
+from outbox.errors import InvalidMessage, UnusableDatabase
+from outbox.runner.budget import ByteBudget, under_way
+from outbox.runner.memory import return_large_blocks
 from outbox.runner.request import Answer, Request
 from outbox.store import Content, Store, TransientError
 
@@ -31,9 +38,10 @@ class Contents:
         self._budget = ByteBudget(byte_budget)
         self._released: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()  # nothing is removed while they are looked through
+        self._octets: dict[int, int] = {}  # of large messages that wait for room
 
     def release(self, account: str, size: int) -> None:
-        """A message of this many bytes is no longer in memory."""
+        """So many bytes of a message are no longer in memory."""
         self._released.append((account, size))
 
     def clear(self) -> None:
@@ -47,12 +55,19 @@ class Contents:
         while self._released:
             self._budget.give(*self._released.popleft())
         found: list[Request] = []
-        owners = set[str]()
+        owners, blocked = set[str](), set[str]()
         with self._lock:
             for place in range(len(self.asked)):  # by its place: whoever asks appends meanwhile
                 request = self.asked[place]
-                _, account = request.payload
-                if self._budget.has_room or (account not in owners and self._budget.admits(account)):
+                claim, account = request.payload
+                if account in blocked:
+                    continue
+                if claim.message_id in self._octets:
+                    if self._fits(request):
+                        found.append(request)
+                        break  # it is read by itself
+                    blocked.add(account)
+                elif self._budget.has_room or (account not in owners and self._budget.admits(account)):
                     owners.add(account)
                     found.append(request)
                     if len(found) == most:
@@ -66,11 +81,19 @@ class Contents:
         try:
             with self._store.reading():
                 octets = 0
-                for claim, content in self._store.contents([each.payload[0] for each in asked.values()]):
+                small = [each.payload[0] for each in asked.values() if each.payload[0].message_id not in self._octets]
+                for claim, content in self._store.contents(small):
+                    if isinstance(content, int):
+                        return_large_blocks()
+                        self._octets[claim.message_id] = content
+                        return
                     answers.append(self._take(asked.pop(claim.message_id), content))
                     octets += content.size
                     if not self._budget.has_room or (octets > LONG_READ and is_urgent()):
                         return
+                if asked and self._fits(large := next(iter(asked.values()))):
+                    content = self._store.content(large.payload[0])
+                    answers.append(self._take(asked.pop(large.payload[0].message_id), content))
         except (TransientError, UnusableDatabase):
             raise
         except Exception:  # one of them cannot be read; by itself, it fails by itself
@@ -88,7 +111,14 @@ class Contents:
         except Exception as error:  # noqa: BLE001 -- belongs to whoever asked: one unreadable row is that row's trouble
             return (request, None, error)
 
+    def _fits(self, request: Request) -> bool:
+        claim, account = request.payload
+        return self._budget.admits(account, under_way(self._octets.get(claim.message_id, 0)))
+
     def _take(self, request: Request, content: Content) -> Answer:
+        octets = self._octets.pop(request.payload[0].message_id, 0)
+        if octets:
+            content = replace(content, size=under_way(octets) - octets + max(octets, _stored(content)))
         self._budget.take(request.payload[1], content.size)
         return (request, content, None)
 
@@ -101,3 +131,14 @@ class Contents:
                 request = self.asked.popleft()
                 if id(request) not in answered:
                     self.asked.append(request)
+            if not self.asked:
+                self._octets.clear()
+
+
+def _stored(content: Content) -> int:
+    """What its parts take in memory: a text with one character beyond Latin-1 takes two or four times its octets."""
+    message = content.message
+    if isinstance(message, InvalidMessage):
+        return 0
+    parts = (message.text_body, message.html_body, message.raw, *(each.content for each in message.attachments))
+    return sum(sys.getsizeof(each) for each in parts if each)

@@ -24,7 +24,7 @@ from outbox.core.judge import classify
 from outbox.core.lifecycle import State
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
 from outbox.core.outcome import Report, Stage
-from outbox.core.render import render
+from outbox.core.render import Rendered, render
 from outbox.core.reply import Reply, sanitise
 from outbox.core.settlement import (
     SETTLED_FATES,
@@ -197,13 +197,22 @@ class Delivery:
             return relinquish(claim)
         account = route.account
         content = await self._clerk.content(claim, account.name)
+        held = content.size
         try:
-            settlement = await self._send(claim, content, route, journey)
+            letter = await self._prepare(claim, content, route, journey)
+            del content  # composed: while it is under way, its octets are in memory once
+            if held > LARGE and isinstance(letter, Letter):
+                before, held = held, min(held, len(letter.rendered.data))
+                self._clerk.lighten(account.name, before - held)
+            settlement = letter if isinstance(letter, Settlement) else await self._send(claim, letter, route, journey)
+            del letter
             if settlement.pause is not None or settlement.probed is not None:
                 await self._tell_others(settlement, account, journey)
+            if held > LARGE and journey.letter is not None:  # its settlement is made, and may wait for the database
+                journey.letter = replace(journey.letter, rendered=Rendered(b"", smtputf8=False, eight_bit=False))
             return settlement
         finally:
-            self._clerk.release(account.name, content.size)
+            self._clerk.release(account.name, held)
 
     async def _tell_others(self, settlement: Settlement, account: Account, journey: Journey) -> None:
         """A pause, or what a probe has shown, is settled before the place is free, or the next message would run into
@@ -258,19 +267,22 @@ class Delivery:
 
     # -- preparing
 
-    async def _send(self, claim: Claim, content: Content, route: Route, journey: Journey) -> Settlement:
+    async def _prepare(self, claim: Claim, content: Content, route: Route, journey: Journey) -> Letter | Settlement:
+        """What is to be sent, or why nothing is."""
         if isinstance(content.message, InvalidMessage):
             return refuse(claim, Stage.RENDER, content.message.status, content.message.reason)
         try:
             stranger = await self._stranger(content.message, route, journey)
             if stranger:
                 return refuse(claim, Stage.POLICY, "5.7.1", unregistered(stranger, route.account.name))
-            letter = self._compose(claim, content.message, content.fates, route)
+            return self._compose(claim, content.message, content.fates, route)
         except InvalidMessage as invalid:
             return refuse(claim, Stage.RENDER, invalid.status, invalid.reason)
         except VaultError as error:  # unsigned, it does not go out
             unsigned = self._ours(claim, Reply(554, "5.7.5", sanitise(str(error))))
             return replace(unsigned, account=route.account.name, credential_version=route.account.credential_version)
+
+    async def _send(self, claim: Claim, letter: Letter, route: Route, journey: Journey) -> Settlement:
         if not letter.pending:
             return nothing_left(claim, bounced=letter.bounced_before > 0)
         return await self._hand_over(claim, await self._screened(letter), route, journey)

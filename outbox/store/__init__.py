@@ -76,6 +76,10 @@ class Mark:
     fates: tuple[RecipientFate, ...] = ()
 
 
+LARGE = 64 * 1024
+"""Octets of a content that is measured before it is read."""
+
+
 @record
 class Content:
     """What a claimed message says, read after the claim; `fates` by position, of earlier attempts. `size` in bytes."""
@@ -188,8 +192,10 @@ class Store(Protocol):
 
     def content(self, claim: Claim) -> Content: ...
 
-    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
-        """`content` of each, in any order. Whoever stops taking reads no more."""
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content | int]]:
+        """`content` of each, in any order; of a LARGE one, only how many octets it has. Whoever stops taking reads no
+        more.
+        """
 
     def overdue(self, lane: Lane, after: Place | None, until: datetime, limit: int) -> list[Place]:
         """The next of a lane's messages that have been due since `until` or before."""

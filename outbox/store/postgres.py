@@ -18,13 +18,13 @@ import psycopg
 from outbox.clock import Clock
 from outbox.core.lifecycle import State
 from outbox.core.settlement import Claim, Fate, Settlement
-from outbox.store import Content, Lane, Mark, Pick, Settled, TransientError
+from outbox.store import LARGE, Content, Lane, Mark, Pick, Settled, TransientError
 from outbox.store.arrays import as_arrays, for_arrays
 from outbox.store.database import connect
 from outbox.store.events import ANNOUNCE
 from outbox.store.floors import Floors
 from outbox.store.listener import advisory_key, translated
-from outbox.store.queue import SUSPECTS, SqlStore
+from outbox.store.queue import BODIES, SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment
 
 # A loose index scan: one seek a lane, in one round trip.
@@ -132,9 +132,15 @@ WHERE d.message_id = m.message_id AND d.claim_no = m.claim_no AND d.state = 'sen
 
 
 # Of the batch, what is small and has no files: whoever stops taking has read no more than that.
-_SMALL = """
-AND COALESCE(octet_length(text_body), 0) + COALESCE(octet_length(html_body), 0) + COALESCE(octet_length(raw), 0) < 65536
+# What a body or a file takes is known without reading it.
+_BODIES = " + ".join(f"COALESCE(octet_length({each}), 0)" for each in BODIES)
+_SMALL = f"""
+AND {_BODIES} < {LARGE}
 AND NOT EXISTS (SELECT FROM outbox_attachment WHERE message_id = outbox.id)"""
+_MEASURED = f"""
+SELECT id, {_BODIES}
+  + (SELECT COALESCE(sum(octet_length(content)), 0)::int FROM outbox_attachment WHERE message_id = outbox.id)
+FROM outbox WHERE id = ANY (%s)"""
 
 _FATES = "SELECT message_id, position, fate FROM outbox_recipient WHERE message_id = ANY (%s) ORDER BY claim_no"
 
@@ -279,7 +285,7 @@ class PostgresStore(SqlStore):
             matched[first[number - 1]] = True
         return matched
 
-    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content | int]]:
         """The small ones in one statement; by itself, what is large or has attachments, or cannot be read."""
         again = [each.message_id for each in claims if each.claim_no > 1]
         fates: dict[int, dict[int, Fate]] = {}
@@ -289,8 +295,10 @@ class PostgresStore(SqlStore):
         for row in self._all(self._contents, (list(left),)):
             if row[-1] is None:
                 yield left.pop(row[0]), content_of(row[:-1], (), fates.get(row[0], {}))
-        for claim in left.values():
-            yield claim, self.content(claim)
+        octets = dict(self._all(_MEASURED, (list(left),))) if left else {}
+        for message_id, claim in left.items():
+            size = octets.get(message_id, 0)
+            yield claim, size if size >= LARGE else self.content(claim)
 
     def lanes(self, after: str, limit: int) -> list[Lane]:
         return self._look(after, limit)[0]

@@ -75,8 +75,10 @@ SELECT {sender}, count(*), min(due_at) FROM outbox_delivery WHERE state = 'queue
 
 _CONTENT = """
 SELECT id, token, {created_at}, sender, sender_name, recipients, cc, bcc, reply_to, subject, {headers}, return_path,
-  dsn_notify, dsn_ret, dsn_envid, text_body, html_body, raw, erased_at
+  dsn_notify, dsn_ret, dsn_envid, {bodies}, erased_at
 FROM outbox WHERE id {which}"""
+
+BODIES = ("text_body", "html_body", "raw")
 
 _ATTACHMENTS = """
 SELECT filename, content, content_type, content_id FROM outbox_attachment WHERE message_id = ? ORDER BY position"""
@@ -102,8 +104,9 @@ class SqlStore(Reclaiming):
     def look(self, after: str, limit: int, suspect: int, now: datetime) -> tuple[list[Lane], list[Claim]]:
         return self.lanes(after, limit), self.suspects(suspect, now)
 
-    def _content_where(self, which: str) -> str:
-        return _CONTENT.format(created_at=self.created_column, headers=self.headers_column, which=which)
+    def _content_where(self, which: str, bodies: str = ", ".join(BODIES)) -> str:
+        created_at, headers = self.created_column, self.headers_column
+        return _CONTENT.format(created_at=created_at, headers=headers, bodies=bodies, which=which)
 
     def content(self, claim: Claim) -> Content:
         """Read what a claimed message says. A row that cannot be read (invalid UTF-8, gone) is an InvalidMessage."""
@@ -127,8 +130,8 @@ class SqlStore(Reclaiming):
         """See `outbox.store.Store`."""
 
     @abstractmethod
-    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
-        """`content` of each, in any order. Whoever stops taking reads no more."""
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content | int]]:
+        """See `Store.contents`."""
 
     def _fates(self, message_id: int) -> dict[int, Fate]:
         return {position: Fate(fate) for position, fate in self._all(_FATES, (message_id,))}

@@ -18,12 +18,12 @@ from outbox.clock import Clock
 from outbox.core.batches import flat, in_powers
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage, UnusableDatabase
-from outbox.store import Content, Lane, Mark, Pick, TransientError
+from outbox.store import LARGE, Content, Lane, Mark, Pick, TransientError
+from outbox.store.database import connect, sqlite_path
 from outbox.store.engine import sqlite3
 from outbox.store.identity import OpenFile
-from outbox.store.database import connect, sqlite_path
 from outbox.store.presence import absent
-from outbox.store.queue import SUSPECTS, SqlStore
+from outbox.store.queue import BODIES, SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment, sender_value
 from outbox.store.sets import for_a_set
 from outbox.store.statements import origin_of
@@ -41,7 +41,15 @@ SELECT * FROM (SELECT CAST(sender AS BLOB), priority, due_at FROM outbox_deliver
   WHERE state = 'queued' AND sender > CAST(?1 AS TEXT) ORDER BY sender, priority, due_at, message_id LIMIT 1)
 LIMIT 1"""
 
-_WITH_FILES = "SELECT DISTINCT message_id FROM outbox_attachment WHERE message_id IN "
+_FILES = "SELECT message_id, sum(length(content)) FROM outbox_attachment WHERE message_id IN {} GROUP BY message_id"
+
+# Octets of each body. Only of a BLOB SQLite knows them without loading it.
+_OCTETS_OF = {each: f"length({each})" if each == "raw" else f"length(CAST({each} AS BLOB))" for each in BODIES}
+# Instead of a large body a number, which none is.
+_SMALL_BODIES = ", ".join(
+    f"CASE WHEN {octets} >= {LARGE} THEN 1 ELSE {each} END AS {each}" for each, octets in _OCTETS_OF.items()
+)
+_OCTETS = f"SELECT {' + '.join(f'coalesce({each}, 0)' for each in _OCTETS_OF.values())} FROM outbox WHERE id = ?"
 
 _CLAIM = f"""
 UPDATE outbox_delivery SET state = 'sending', claim_no = claim_no + 1, lease_owner = ?,
@@ -97,7 +105,7 @@ class SqliteStore(SqlStore):
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url)
         self._clock = clock
-        self._contents = self._content_where("IN ")
+        self._contents = self._content_where("IN ", _SMALL_BODIES)
 
     def open(self) -> None:
         if self.is_open:
@@ -191,18 +199,27 @@ class SqliteStore(SqlStore):
         cursor.execute("RELEASE rows")
         return super()._matched(sql, rows)
 
-    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content]]:
-        """Row by row from one statement; by itself, what has attachments or earlier fates, or cannot be read."""
+    def contents(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Content | int]]:
+        """Row by row from one statement; by itself, what is large, has attachments or earlier fates, or cannot be read,
+        and what comes after it.
+        """
         left = {each.message_id: each for each in claims}
         for plain in in_powers([each.message_id for each in claims if each.claim_no == 1]):
             marks = f"({','.join('?' * len(plain))})"
-            with_files = {row[0] for row in self._all(_WITH_FILES + marks, plain)}
+            files = {row[0] for row in self._all(_FILES.format(marks), plain)}
             with closing(self._cursor()) as cursor:
                 for row in _readable(cursor, self._contents + marks, plain):
-                    if row[0] not in with_files and row[-1] is None:
+                    if int in map(type, row[-4:-1]):
+                        break  # its body is in SQLite's memory as long as this statement runs
+                    if row[0] not in files and row[-1] is None:
                         yield left.pop(row[0]), content_of(row[:-1])
-        for claim in left.values():
-            yield claim, self.content(claim)
+        for message_id, claim in left.items():
+            octets = self._measured(message_id)
+            yield claim, octets if octets >= LARGE else self.content(claim)
+
+    def _measured(self, message_id: int) -> int:
+        rows = self._all(_OCTETS, (message_id,)) + [row[1:] for row in self._all(_FILES.format("(?)"), (message_id,))]
+        return sum(octets for (octets,) in rows)
 
     def _rows_of_one_message(self, sql: str, message_id: int) -> list[Any]:
         try:

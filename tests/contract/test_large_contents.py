@@ -1,0 +1,61 @@
+"""A large content is measured before it is read; in a batch, only small ones are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import peewee
+import pytest
+
+from outbox.core.message import Message
+from outbox.store import LARGE, Content, Store
+from tests.contract.stores import NOW, add, claim, deferred, settle
+from tests.statements import run
+
+BIG = "x" * (LARGE - 1) + "ä"  # one octet more than characters
+KINDS: dict[str, dict[str, Any]] = {
+    "text": {"text_body": BIG},
+    "html": {"html_body": BIG},
+    "raw": {"text_body": None, "raw": b"From: shop@example.com\r\n\r\n" + b"x" * LARGE},
+}
+
+
+def all_of(store: Store) -> dict[int, Content | int]:
+    return {each.message_id: found for each, found in store.contents(claim(store))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_large_body_a_batch_has_its_octets(store: Store, database: peewee.Database, kind: str) -> None:
+    small, large, last = add(database, 1)[0], add(database, 1, **KINDS[kind])[0], add(database, 1)[0]
+    claimed = claim(store)
+    found = {each.message_id: content for each, content in store.contents(claimed)}
+    octets = found[large]
+    assert isinstance(octets, int)
+    assert LARGE < octets < LARGE + 100
+    assert isinstance(found[small], Content)
+    assert isinstance(found[last], Content)
+    (claim_of_large,) = [each for each in claimed if each.message_id == large]
+    assert isinstance(store.content(claim_of_large).message, Message)
+
+
+def test_files_count_and_small_ones_are_read(store: Store, database: peewee.Database) -> None:
+    with_large, with_small = add(database, 2)
+    add_file = "INSERT INTO outbox_attachment (message_id, position, filename, content) VALUES (?, ?, 'a', ?)"
+    for position in (1, 2):
+        run(database, add_file, with_large, position, b"x" * LARGE)
+    run(database, add_file, with_small, 1, b"x")
+    found = all_of(store)
+    octets, small = found[with_large], found[with_small]
+    assert isinstance(octets, int)
+    assert 2 * LARGE < octets < 2 * LARGE + 1000
+    assert isinstance(small, Content)
+    assert isinstance(small.message, Message)
+    assert [each.content for each in small.message.attachments] == [b"x"]
+
+
+def test_a_large_one_that_was_tried_before_is_measured_too(store: Store, database: peewee.Database) -> None:
+    add(database, 1, text_body=BIG)
+    (claimed,) = claim(store)
+    settle(store, replace(deferred(claimed), due_at=NOW))
+    assert [type(each) for each in all_of(store).values()] == [int]
