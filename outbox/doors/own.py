@@ -15,7 +15,7 @@ from outbox.core.account import fold
 from outbox.core.address import wildcard
 from outbox.drivers import driver_for
 from outbox.enqueue import enqueue
-from outbox.errors import DatabaseError
+from outbox.errors import DatabaseError, InvalidMail
 from outbox.mail import Mail
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def connected(url: str, *, patience: float = 10.0) -> Iterator[Connection]:
     """A connection to the database at `url` (as `outbox.toml` has it), in autocommit, closed at the end. It waits for a
     lock, or for the server, for `patience` seconds.
 
-    Raises DatabaseError for what the database or its driver raises in the block, too.
+    What the database or its driver raises in the block is raised as DatabaseError; as InvalidMail where it is the mail
+    that is refused.
     """
     scheme = url.partition(":")[0].lower().partition("+")[0]
     opened = _postgres(url, patience) if scheme in ("postgresql", "postgres") else _sqlite(url, patience)
@@ -39,14 +40,18 @@ def connected(url: str, *, patience: float = 10.0) -> Iterator[Connection]:
 
 def is_registered(connection: Connection, address: str) -> bool:
     """Whether mail may be sent from `address`: it, or all of its domain, is registered to an account."""
-    driver, plain = driver_for(connection)
-    marker = driver.dialect.marker
-    sql = f"SELECT count(*) FROM outbox_sender WHERE address IN ({marker}, {marker})"  # noqa: S608
     folded = fold(address)
+    sql = "SELECT count(*) FROM outbox_sender WHERE address IN (?, ?)"
+    return bool(rows(connection, sql, folded, wildcard(folded))[0][0])
+
+
+def rows(connection: Connection, sql: str, *values: object) -> list[Any]:
+    """What a statement returns. ``?`` stands for a value with every driver."""
+    driver, plain = driver_for(connection)
     cursor = plain.cursor()
     try:
-        cursor.execute(sql, (folded, wildcard(folded)))
-        return bool(cursor.fetchone()[0])
+        cursor.execute(sql.replace("?", driver.dialect.marker), values)
+        return list(cursor.fetchall())
     finally:
         cursor.close()
 
@@ -74,6 +79,8 @@ def _sqlite(url: str, patience: float) -> Iterator[Any]:
         connection.execute("PRAGMA foreign_keys = ON").close()
         connection.execute("PRAGMA synchronous = FULL").close()
         yield connection
+    except sqlite3.IntegrityError as error:
+        raise InvalidMail("message", f"the database refuses it: {error}") from error
     except sqlite3.Error as error:
         raise DatabaseError(f"{path}: {error}") from error
     finally:
@@ -94,6 +101,8 @@ def _postgres(url: str, patience: float) -> Iterator[Any]:
         connection = psycopg.connect(plain, connect_timeout=max(2, int(patience)), autocommit=True)
         connection.execute(f"SET lock_timeout = {int(patience * 1000)}")
         yield connection
+    except (psycopg.IntegrityError, psycopg.DataError) as error:
+        raise InvalidMail("message", f"the database refuses it: {str(error).strip()}") from error
     except psycopg.Error as error:
         # Of a connection that fails, libpq's own words may have the URL in them, and with it the password.
         said = str(error).strip() if connection is not None else "it cannot be reached"

@@ -369,6 +369,18 @@ class PickupFile(Model):
         table_name = "outbox_pickup_file"
 
 
+class User(Model):
+    """Who may hand over mail by SMTP. `senders` None: from all that are registered."""
+
+    name = TextField(primary_key=True)
+    password_hash = TextField()
+    senders = TextField(null=True)
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "outbox_user"
+
+
 class Journal(Model):
     """What people did. `matching` (the column `filter`) says to what, `count` to how many."""
 
@@ -413,6 +425,7 @@ TABLES: tuple[type[Model], ...] = (
     Runner,
     Pickup,
     PickupFile,
+    User,
     Journal,
     Meta,
 )

@@ -39,8 +39,8 @@ GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, times
 GRANT SELECT ON outbox, outbox_attachment, outbox_delivery, outbox_attempt, outbox_recipient, outbox_account,
   outbox_sender, outbox_runner, outbox_journal, outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule,
   outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_pickup,
-  outbox_pickup_file, outbox_status, outbox_audit, outbox_fate, outbox_addressee, outbox_receipt, outbox_doubtful,
-  outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_runner;
+  outbox_pickup_file, outbox_user, outbox_status, outbox_audit, outbox_fate, outbox_addressee, outbox_receipt,
+  outbox_doubtful, outbox_dead, outbox_stuck, outbox_pause, outbox_sender_health, outbox_daily TO outbox_runner;
 GRANT INSERT (source, priority, on_doubt, due_at, expires_at, dedup_key, tag, sender, sender_name, return_path,
               recipients, cc, bcc, reply_to, subject, headers, text_body, html_body, raw, dsn_notify, dsn_ret,
               dsn_envid) ON outbox TO outbox_runner;
@@ -54,7 +54,7 @@ GRANT INSERT ON outbox_recipient TO outbox_runner;
 GRANT UPDATE (address, fate, code, status, reply, at) ON outbox_recipient TO outbox_runner;
 GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner, outbox_limit, outbox_usage,
   outbox_reply_rule, outbox_suppression, outbox_oauth, outbox_dkim, outbox_event, outbox_lease, outbox_pickup,
-  outbox_pickup_file TO outbox_runner;
+  outbox_pickup_file, outbox_user TO outbox_runner;
 GRANT INSERT ON outbox_journal TO outbox_runner;
 GRANT UPDATE (count) ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
@@ -78,6 +78,7 @@ GRANT SELECT (name, relay_host, relay_port, tls, mechanism, username, key_id, cr
   ON outbox_account TO outbox_auditor;
 GRANT SELECT (account, key_id, version, refresh_at, expires_at, refreshing_by, refreshing_until)
   ON outbox_oauth TO outbox_auditor;
+GRANT SELECT (name, senders, created_at) ON outbox_user TO outbox_auditor;
 GRANT SELECT (sender, selector, domain, algorithm, key_id, created_at) ON outbox_dkim TO outbox_auditor;
 GRANT SELECT ON outbox_delivery, outbox_attempt, outbox_recipient, outbox_sender, outbox_runner, outbox_journal,
   outbox_meta, outbox_limit, outbox_usage, outbox_reply_rule, outbox_suppression, outbox_event, outbox_lease,
