@@ -4,6 +4,10 @@ setlocal
 call "%~dp0_ready.cmd" dev || exit /b 1
 cd /d "%~dp0.."
 set "python=.venv\Scripts\python.exe"
+if "%~1"=="--torture" (
+    echo check: torture needs fork and kill -9, which Windows does not have 1>&2
+    exit /b 2
+)
 echo check: format
 %python% -m ruff format --check . || goto failed
 echo check: lint

@@ -38,6 +38,9 @@ SETTINGS = {
 }
 TO_THE_END = ("--until-empty", "--wait", "20s")
 AT_ONCE = 6
+EVE = "eve@example.net"
+PATIENCE = 30.0
+"""Seconds; how quick it is, is not asked here."""
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Stage:
         self.settings = {**SETTINGS, **cell.story.settings}
         self.lives: list[Life] = []
         self.wrong: list[str] = []
+        self.committed: set[int] = set()
 
     def life(self, *arguments: str, **point: object) -> Life:
         made = self.zygote.runner(
@@ -65,8 +69,8 @@ class Stage:
         self.lives.append(made)
         return made
 
-    def prepare(self) -> set[int]:
-        """The ids of the mails. Others are rolled back."""
+    def prepare(self) -> None:
+        """Commits the mails. Others are rolled back."""
         site, story, cell = self.site, self.story, self.cell
         if story.tls:
             self.settings |= secure.register(site, self.relay.port, login=story.tls == "login")
@@ -77,7 +81,7 @@ class Stage:
             transaction.rollback()
         with site.db.atomic():
             policies = cell.policies
-            ids = {
+            self.committed = {
                 site.insert_one(**mail, on_doubt=policies[place % len(policies)])
                 for place, mail in enumerate(story.mails)
             }
@@ -88,7 +92,6 @@ class Stage:
                 self.hurry(before)
             before.wait()
         story.prepare(site)
-        return ids
 
     def hurry(self, life: Life) -> None:
         """It may not wait for a database that does not answer."""
@@ -106,7 +109,7 @@ class Stage:
         if story.stops:
             self.hurry(victim)
         with suppress(TimeoutError):
-            victim.until(seconds=20)
+            victim.until(seconds=PATIENCE)
         if victim.lives != (self.cell.act == "stop") or (not victim.lives and victim.status != -9):
             self.wrong.append(f"it did not come to its point: {victim.output[-1500:]}")
         return victim
@@ -121,12 +124,19 @@ class Stage:
     def take_over(self, victim: Life) -> None:
         """Another runner declares it dead and goes on; then it comes back, and both come to their end."""
         since = time.monotonic()
+        before = set(self.site.runners())
         survivor = self.life()
         locked = self.cell.kind == "sqlite" and self._holds_the_lock()
-        if locked:
+        if locked or self.is_inside:
             eventually(lambda: time.monotonic() > since + LEASE + 0.1, "its lease is over")
+            if not locked and self.story.ends and not self.story.alone:
+                self.others_go_on()
         else:
-            eventually(self._is_given_up, "it is declared dead", LEASE + 5)
+            eventually(
+                lambda: self._are_dead(before) or (time.monotonic() > since + 3 * LEASE and self._lock_rows(before)),
+                "the survivor declares it dead",
+                PATIENCE,
+            )
         victim.resume()
         self.story.afterwards(self.site)
         if not self.story.ends or self.story.stops:
@@ -141,6 +151,16 @@ class Stage:
         if survivor.wait() not in (0, -15):
             self.wrong.append(f"the survivor ended with status {survivor.status}")
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether it stands still in the middle of a transaction: then it keeps what it has locked, and only that."""
+        return self.cell.point[0].endswith((".begun", ".written"))
+
+    def others_go_on(self) -> None:
+        self.committed.add(self.site.insert_one(recipients=EVE))
+        arrived = lambda: any(EVE in each.recipients for each in self.relay.messages)  # noqa: E731
+        eventually(arrived, "the others go on", PATIENCE)
+
     def _holds_the_lock(self) -> bool:
         """Whether somebody stands still in the middle of a transaction (SQLite)."""
         self.site.query("PRAGMA busy_timeout = 200")
@@ -152,9 +172,19 @@ class Stage:
         finally:
             self.site.query("PRAGMA busy_timeout = 30000")
 
-    def _is_given_up(self) -> bool:
-        """Nobody lives but the survivor."""
-        return len(self.site.runners()) == 1 and self.site.query("SELECT 1 FROM outbox_runner") != []
+    def _are_dead(self, before: set[str]) -> bool:
+        """Of those that were there before, nobody is left; somebody else is there."""
+        living = set(self.site.runners())
+        return bool(living) and not living & before
+
+    def _lock_rows(self, before: set[str]) -> bool:
+        """Whether they stand still in the middle of a transaction with their own rows in it: their clerks may have
+        been anywhere when they were stopped. Nobody can say of these that they are dead.
+        """
+        if self.cell.kind == "sqlite":
+            return False
+        free = self.site.query("SELECT id FROM outbox_runner WHERE dead_at IS NULL FOR UPDATE SKIP LOCKED")
+        return bool((set(self.site.runners()) & before) - {row[0] for row in free})
 
     def _at_rest(self) -> bool:
         return not self.site.states().keys() & {"queued", "sending"}
@@ -167,14 +197,14 @@ def play(cell: Cell, places: Places, zygote: Zygote) -> Verdict:
     with places.fresh(cell.kind) as site, relay_of(cell.story, **options) as relay:
         stage = Stage(cell, site, relay, zygote)
         try:
-            committed = stage.prepare()
+            stage.prepare()
             victim = stage.victim()
             if not stage.wrong:
                 stage.survive() if cell.act == "kill" else stage.take_over(victim)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this cell's, and the others go on
             stage.wrong.append(f"{type(error).__name__}: {error}")
         else:
-            _judge(stage, committed)
+            _judge(stage)
         finally:
             for life in stage.lives:
                 life.resume()
@@ -185,9 +215,9 @@ def play(cell: Cell, places: Places, zygote: Zygote) -> Verdict:
     return verdict
 
 
-def _judge(stage: Stage, committed: set[int]) -> None:
+def _judge(stage: Stage) -> None:
     journal = Journal(stage.relay.messages)
-    found = broken(stage.site.query, journal, stage.cell.kind, committed=committed, at_rest=True)
+    found = broken(stage.site.query, journal, stage.cell.kind, committed=stage.committed, at_rest=True)
     stage.wrong += [f"{name} does not hold: {what[:SHOWN]}" for name, what in found.items()]
     if not stage._at_rest():
         stage.wrong.append(f"something is left to do: {stage.site.states()}")
