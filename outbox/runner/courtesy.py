@@ -11,7 +11,7 @@ we have hardly had it lately, nobody who met us once meets us often, and the mai
 
 from __future__ import annotations
 
-SHORTEST, LONGEST = 0.002, 0.025
+SHORTEST, LONGEST = 0.002, 0.012
 """Seconds that the lock is left free after a COMMIT: no more even where the disk is slow."""
 
 SHARE = 3
