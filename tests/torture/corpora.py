@@ -118,10 +118,10 @@ def through(site: Site, name: str, mails: dict[str, bytes]) -> Iterator[Figure]:
         for number in ids
         if states[number] not in ("sent", "failed") or (number in refused and not reasons[number])
     ]
-    sent = len(ids) - len(refused)
+    sent = sum(state == "sent" for state in states.values())
     note = f"{sent} sent, {len(refused)} refused with a reason, of {len(ids)}"
-    yield none_of(TOPIC, f"{name}: changed on the way", len(changed), ", ".join(changed) or note)
-    yield none_of(TOPIC, f"{name}: neither sent nor refused with a reason", len(silent), ", ".join(silent))
+    yield none_of(TOPIC, f"{name}: changed on the way", len(changed), ", ".join(changed[:5]) or note)
+    yield none_of(TOPIC, f"{name}: neither sent nor refused with a reason", len(silent), ", ".join(silent[:5]))
     yield at_least(TOPIC, f"{name}: sent", sent, "", 1)
 
 
