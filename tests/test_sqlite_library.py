@@ -1,7 +1,7 @@
 """The extra `sqlite`: with its library in place, everything that opens a SQLite file uses it.
 
-The library is looked for in the folder OUTBOX_TEST_SQLITE, else `.venv/outbox-sqlite` (`.ci/run` puts it there:
-``pip install --target .venv/outbox-sqlite pysqlite3``). It is not installed where the tests run, because two copies of
+The library is looked for in the folder OUTBOX_TEST_SQLITE, else `.venv/outbox-sqlite` (`.ci/run` makes one:
+``pip install --target FOLDER pysqlite3``). It is not installed where the tests run, because two copies of
 SQLite in one process damage what both have open.
 """
 

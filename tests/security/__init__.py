@@ -1,0 +1,1 @@
+"""The threats of docs/security.md, each tried on the real programs."""

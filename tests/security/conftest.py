@@ -1,0 +1,5 @@
+"""Fixtures of the suites whose programs these tests run."""
+
+from tests.running import postgres_site as postgres_site
+from tests.running import site as site
+from tests.running import sqlite_site as sqlite_site
