@@ -13,7 +13,7 @@ from outbox.core.pause import Subject
 from outbox.store import Pick, Store, accounts, probes, runners, senders
 from outbox.store.journal import Act
 from outbox.store.tables import Account as AccountRow
-from tests.contract.stores import ME, NOW, SHOP, add, register, write
+from tests.contract.stores import ME, NOW, SHOP, add, write
 from tests.contract.stores import second as second
 from tests.contract.stores import store as store
 
@@ -30,7 +30,7 @@ def half_open(store: Store) -> None:
 
 def take(store: Store, runner: str) -> bool:
     """As a runner does: the probe and its message in one transaction."""
-    [message_id] = add(store.db)
+    add(store.db)
     moment = NOW.replace(microsecond=123_456)
 
     def both() -> bool:

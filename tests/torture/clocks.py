@@ -52,7 +52,7 @@ def jumped(site: Site, shim: Shim, name: str, jump: timedelta, seconds: float) -
         site.query("UPDATE outbox_account SET pause_reason = 'moving', paused_until = NULL WHERE name = 'away'")
         soon = moment(datetime.now(UTC) + timedelta(minutes=30))
         site.insert(WAITING, sender="away@example.com", expires_at=soon)
-        with shim.runner(site, site.folder, "-q", **SETTINGS) as runner, mail(site):
+        with shim.runner(site, site.folder, "-q", log=False, **SETTINGS) as runner, mail(site):
             eventually(lambda: len(relay.messages) > 10, "it sends")
             eventually(lambda: lease_of(site) is not None, "it has a lease")
             before = memory(runner)
