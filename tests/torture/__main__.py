@@ -17,7 +17,7 @@ from tests.bench.ground import postgres_server
 from tests.bench.process import ROOT
 from tests.torture.cruelty import Cruelty, Measure
 
-TOPICS = ("matrix", "soak", "recovery", "storage", "commits", "power", "clocks", "hostile", "corpora")
+TOPICS = ("model", "matrix", "soak", "recovery", "storage", "commits", "power", "clocks", "hostile", "corpora")
 """Modules of this package; each has `measure` and says in the first line of its docstring what it does."""
 
 FOLDER = ROOT / ".venv-torture"
