@@ -8,6 +8,8 @@ if "%~1"=="--torture" (
     echo check: torture needs fork and kill -9, which Windows does not have 1>&2
     exit /b 2
 )
+if "%~1"=="--coverage" %python% -m tests.mutants %* & exit /b
+if "%~1"=="--mutate" (echo check: mutants needs fork, which Windows does not have 1>&2 & exit /b 2)
 echo check: format
 %python% -m ruff format --check . || goto failed
 echo check: lint

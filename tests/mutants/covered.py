@@ -1,0 +1,198 @@
+"""Which tests run which line of core, store and smtp: recorded once in minutes, and kept in `.mutants/` of the checkout
+for as long as the three packages stay as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import coverage
+from coverage.exceptions import NoDataError
+
+from tests.mutants.mutations import Mutation
+from tests.mutants.recording import FOLDER, PACKAGES
+from tests.mutants.workshop import COPIED, PER_TEST, ROOT, Seen, copy
+
+SUITES = (
+    "core",
+    "smtp",
+    "contract",
+    "chaos",
+    "runner",
+    "schema",
+    "oauth",
+    "cli",
+    "test_mail.py",
+    "test_sqlite_library.py",
+)
+KEPT = ROOT / ".mutants"
+
+FIRST = 25
+"""Tests that are asked together at first: the fastest, and of each test function one before any is asked twice."""
+
+ENOUGH = 8.0
+"""Seconds of tests that a mutant is given: the fastest that run its line. One that only slower ones notice survives."""
+
+_POSTGRES = 0.3
+"""Seconds more that a test with PostgreSQL costs, in a process of its own."""
+
+
+def modules() -> list[str]:
+    """Everything measured, as paths from the root."""
+    return [str(path.relative_to(ROOT)) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def record(folder: Path = KEPT) -> int:
+    """Run the suites in a copy of the tree, and record. pytest's exit status."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="outbox-recording-") as tree:
+        for name in COPIED:
+            copy(ROOT / name, Path(tree) / name)
+        (Path(tree) / "sitecustomize.py").write_text(_BEGIN)  # of every program that a test starts
+        suites = [f"tests/{each}" for each in SUITES]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "-p",
+            "tests.mutants.recording",
+        ]
+        environment = os.environ | {FOLDER: str(folder), "PYTHONPATH": tree}
+        status = subprocess.run([*command, *suites], cwd=tree, env=environment, check=False).returncode
+        measured = _coverage(folder, tree)
+        measured.combine(data_paths=[str(folder)])
+        measured.save()
+    (folder / "digest").write_text(digest())
+    return status
+
+
+_BEGIN = """\
+import os
+if "PYTEST_CURRENT_TEST" in os.environ and "MUTANTS_RECORDING" in os.environ:
+    from tests.mutants import recording
+    recording.start_program()
+"""
+
+
+def digest() -> str:
+    return hashlib.sha256(b"".join((ROOT / each).read_bytes() for each in modules())).hexdigest()
+
+
+def is_recorded(folder: Path = KEPT) -> bool:
+    return (folder / "digest").exists() and (folder / "digest").read_text() == digest()
+
+
+def report(folder: Path = KEPT) -> float:
+    """Print what nothing runs. Branch coverage in percent."""
+    measured = _coverage(folder)
+    measured.load()
+    return measured.report(show_missing=True, skip_covered=True, precision=2, file=sys.stdout)
+
+
+def _coverage(folder: Path, recorded: str = "") -> coverage.Coverage:
+    """`recorded`: the tree that was measured, of which this one is the original."""
+    measured = coverage.Coverage(
+        data_file=str(folder / ".coverage"),
+        config_file=False,
+        branch=True,
+        include=[f"*/{package}/*" for package in PACKAGES],
+    )
+    if recorded:
+        measured.set_option("paths:source", [str(ROOT), recorded])
+    for each in (r"if TYPE_CHECKING:", r"@abstractmethod", r"@overload", r"^\s*\.\.\.$", r"def .*: \.\.\.$"):
+        measured.exclude(each)
+    return measured
+
+
+class Covered:
+    """The recording, to be asked."""
+
+    def __init__(self, folder: Path = KEPT) -> None:
+        self._data = coverage.CoverageData(str(folder / ".coverage"))
+        self._data.read()
+        if not self._data:
+            raise NoDataError(f"nothing is recorded in {folder}")
+        self.seconds: dict[str, float] = {}
+        for path in folder.glob("seconds.*.json"):
+            self.seconds |= json.loads(path.read_text(encoding="utf-8"))
+        self._lines: dict[str, dict[int, list[str]]] = {}
+
+    def tests_of(self, mutation: Mutation) -> set[str]:
+        """Whoever may notice: who runs the line; if only importing does, who runs a line that uses its name; and if
+        there is no such line, whoever runs anything of its module.
+        """
+        found = self._at(mutation.module, mutation.lines)
+        if not found:
+            for name in mutation.names:
+                for module, line in self._uses[name]:
+                    found |= self._at(module, (line,))
+        own = f"/test_{Path(mutation.module).stem}.py::"
+        found = found or self._at(mutation.module, self._of(mutation.module))
+        return found or {each for each in self.seconds if own in each}
+
+    def asked(self, mutation: Mutation) -> Iterator[Seen]:
+        """The groups of tests to ask, the likeliest first, no more than is ENOUGH."""
+        chosen: list[str] = []
+        total = 0.0
+        for each in self._ordered(mutation):
+            if chosen and total + self._cost(each) > ENOUGH:
+                break
+            total += self._cost(each)
+            chosen.append(each)
+        for group in (chosen[:FIRST], chosen[FIRST : 8 * FIRST], chosen[8 * FIRST :]):
+            if group:
+                yield Seen(group, 20 + 4 * sum(map(self._cost, group)))
+
+    def _ordered(self, mutation: Mutation) -> list[str]:
+        """The fast first, and of each function one before any is asked twice."""
+        own = Path(mutation.module).stem
+        tests = [each for each in self.tests_of(mutation) if self._cost(each) < PER_TEST / 2]
+        turns: dict[str, int] = defaultdict(int)
+        ranked = []
+        for each in sorted(tests, key=lambda each: (self._cost(each), each)):
+            function = re.sub(r"\[.*", "", each, flags=re.DOTALL)
+            ranked.append((turns[function], f"test_{own}" not in function, self._cost(each), each))
+            turns[function] += 1
+        return [each for *_, each in sorted(ranked)]
+
+    def _cost(self, test: str) -> float:
+        return self.seconds.get(test, PER_TEST) + (_POSTGRES if "postgres" in test else 0)
+
+    def _at(self, module: str, lines: Iterable[int]) -> set[str]:
+        of_module = self._of(module)
+        return {test for line in lines for test in of_module.get(line, ()) if test in self.seconds}
+
+    def _of(self, module: str) -> dict[int, list[str]]:
+        if module not in self._lines:
+            self._lines[module] = self._data.contexts_by_lineno(str(ROOT / module))
+        return self._lines[module]
+
+    @cached_property
+    def _uses(self) -> dict[str, list[tuple[str, int]]]:
+        """Where a name is read, or an attribute of that name."""
+        found = defaultdict(list)
+        for module in modules():
+            for node in ast.walk(ast.parse((ROOT / module).read_bytes())):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                    found[node.id].append((module, node.lineno))
+                elif isinstance(node, ast.Attribute):
+                    found[node.attr].append((module, node.lineno))
+        return found
