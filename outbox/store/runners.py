@@ -27,10 +27,11 @@ SELECT 1 FROM outbox_delivery WHERE state = 'sending'
 
 
 def register(store: Store, runner: str, *, host: str, pid: int, version: str, now: datetime, lease: timedelta) -> None:
+    """A row of ours. It may be there already: the COMMIT of a first try whose acknowledgement was lost."""
     row = Runner.insert(
         id=runner, host=host, pid=pid, version=version, started_at=now, lease_until=now + lease, asleep=False
     )
-    row.execute(store.db)
+    row.on_conflict(conflict_target=[Runner.id], preserve=[Runner.lease_until]).execute(store.db)
 
 
 def renew(store: Store, runner: str, now: datetime, lease: timedelta) -> bool:
