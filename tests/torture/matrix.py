@@ -61,6 +61,7 @@ class Stage:
         self.lives: list[Life] = []
         self.wrong: list[str] = []
         self.committed: set[int] = set()
+        self.trace = site.folder / "trace"
 
     def life(self, *arguments: str, **point: object) -> Life:
         made = self.zygote.runner(
@@ -86,7 +87,11 @@ class Stage:
                 for place, mail in enumerate(story.mails)
             }
         if story.died:
-            options = {"deaf": story.died} if story.died_deaf else {"name": story.died, "act": "kill"}
+            options = (
+                {"deaf": story.died, "trace": str(self.trace)}
+                if story.died_deaf
+                else {"name": story.died, "act": "kill"}
+            )
             before = self.life(**options)
             if story.died_deaf:
                 self.hurry(before)
@@ -95,7 +100,7 @@ class Stage:
 
     def hurry(self, life: Life) -> None:
         """It may not wait for a database that does not answer."""
-        self.relay.wait(1)
+        eventually(lambda: self.trace.exists() and "heard.dot" in self.trace.read_text(), "it has its answer")
         life.stop()
         eventually(lambda: "stopping" in life.output, "it has heard of it")
         life.stop()
@@ -105,7 +110,8 @@ class Stage:
         name, turn = self.cell.point
         story = self.story
         arguments = TO_THE_END if story.ends else ()
-        victim = self.life(*arguments, name=name, turn=turn, act=self.cell.act, **story.options)
+        traced = {"trace": str(self.trace)} if story.stops else {}
+        victim = self.life(*arguments, name=name, turn=turn, act=self.cell.act, **story.options, **traced)
         if story.stops:
             self.hurry(victim)
         with suppress(TimeoutError):

@@ -162,7 +162,8 @@ class Soak:
     def disturb(self) -> None:
         chance = self.dice.random()
         life = self.dice.choice(self.runners)
-        if life in self.frozen or not life.lives:
+        ahead = self.done["kill -9"] / self.goal.kills > self.done["messages"] / self.goal.messages + 0.1
+        if life in self.frozen or not life.lives or ahead:
             pass
         elif chance < 0.85:
             life.kill()
