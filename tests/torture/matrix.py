@@ -145,7 +145,7 @@ class Stage:
             )
         victim.resume()
         self.story.afterwards(self.site)
-        if not self.story.ends or self.story.stops:
+        if not self.story.ends and not self.story.stops:  # who has had two SIGTERMs ends by himself
             eventually(self._at_rest, "everything is done")
             victim.stop()
         elif locked:
