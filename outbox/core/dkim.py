@@ -194,7 +194,5 @@ def _beginning(domain: str, selector: str, algorithm: Algorithm) -> bytes:
 
 def _folded(signature: bytes) -> bytes:
     """Base64 behind `` b=``, in lines."""
-    if len(signature) <= WIDTH - 3:
-        return signature
     starts = range(WIDTH - 3, len(signature), WIDTH - 1)
     return b"\r\n ".join((signature[: WIDTH - 3], *(signature[at : at + WIDTH - 1] for at in starts)))

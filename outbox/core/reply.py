@@ -57,10 +57,6 @@ class Reply:
         return 300 <= self.code < 400
 
     @property
-    def transient(self) -> bool:
-        return 400 <= self.code < 500
-
-    @property
     def permanent(self) -> bool:
         return self.code >= 500
 
