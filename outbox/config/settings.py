@@ -143,9 +143,7 @@ class SendmailConfig(Section):
     domain: str = Field(
         default="", description="what is put behind names without a domain (root); empty: this host's name"
     )
-    spool: Path | None = Field(
-        default=None, description="a pickup folder that keeps its mail while the database is away"
-    )
+    spool: str = Field(default="", description="a pickup folder that keeps its mail while the database is away")
 
 
 class Config(BaseModel):

@@ -14,6 +14,9 @@ from __future__ import annotations
 from peewee import BigIntegerField, BooleanField, CompositeKey, IntegerField, Model, TextField
 
 from outbox.store.fields import BytesField, JsonTextField, UtcDateTimeField
+from outbox.store.tables_of_doors import Pickup as Pickup
+from outbox.store.tables_of_doors import PickupFile as PickupFile
+from outbox.store.tables_of_doors import User as User
 
 
 class Outbox(Model):
@@ -328,57 +331,6 @@ class Runner(Model):
 
     class Meta:
         table_name = "outbox_runner"
-
-
-class Pickup(Model):
-    """A pickup folder. `senders` None: all that are registered."""
-
-    name = TextField(primary_key=True)
-    path = TextField()
-    badmail = TextField()
-    sentmail = TextField(null=True)
-    mode = TextField()
-    senders = TextField(null=True)
-    poll_ms = IntegerField()
-    settle_ms = IntegerField()
-    max_bytes = IntegerField()
-    archive = TextField()
-    created_at = UtcDateTimeField()
-
-    class Meta:
-        table_name = "outbox_pickup"
-
-
-class PickupFile(Model):
-    """A file that was taken from a pickup folder. `done_at` is set when it is where it belongs."""
-
-    claim = TextField(primary_key=True)
-    folder = TextField()
-    name = TextField()
-    message_id = BigIntegerField(null=True)
-    octets = IntegerField(null=True)
-    sha256 = TextField(null=True)
-    owner = BigIntegerField(null=True)
-    taken_at = UtcDateTimeField()
-    done_at = UtcDateTimeField(null=True)
-    result = TextField(null=True)
-    reason = TextField(null=True)
-    file = TextField(null=True)
-
-    class Meta:
-        table_name = "outbox_pickup_file"
-
-
-class User(Model):
-    """Who may hand over mail by SMTP. `senders` None: from all that are registered."""
-
-    name = TextField(primary_key=True)
-    password_hash = TextField()
-    senders = TextField(null=True)
-    created_at = UtcDateTimeField()
-
-    class Meta:
-        table_name = "outbox_user"
 
 
 class Journal(Model):
