@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from outbox.core.account import Tls, parse_relay
-from outbox.core.address import MAX_LOCAL, parse_address_list
+from outbox.core.account import Tls, is_loopback, parse_relay
+from outbox.core.address import MAX_ADDRESS, MAX_LOCAL, ascii_domain, parse_address_list
 from outbox.core.dkim_key import MAX_SELECTOR, checked_selector, signing_domain
 from outbox.core.fate import Fate, Trial, fates_of
 from outbox.core.header import split_block
+from outbox.core.meaning import INTERMEDIATE, LATER, NEVER, POSITIVE, SILENCE
 from outbox.core.message import Attachment, Message, Recipient
 from outbox.core.outcome import Report, Stage
 from outbox.core.raw import written
 from outbox.core.render import render
 from outbox.core.reply import Reply
+from outbox.core.secret import Secret
+from outbox.core.staging import Mode
 from outbox.core.words import address_field
 from outbox.errors import InvalidMessage
 
@@ -122,3 +125,64 @@ def test_a_local_part_of_64_octets_is_the_longest() -> None:
     assert address.email == "x" * 64 + "@example.net"
     with pytest.raises(ValueError, match="64"):
         parse_address_list("x" * (MAX_LOCAL + 1) + "@example.net")
+
+
+def test_an_address_of_254_octets_is_the_longest() -> None:
+    domain = ".".join(["d" * 60] * 4)  # 243
+    (address,) = parse_address_list("x" * 10 + "@" + domain)
+    assert len(address.email) == MAX_ADDRESS == 254
+    with pytest.raises(ValueError, match="longer than 254"):
+        parse_address_list("x" * 11 + "@" + domain)
+
+
+def test_a_domain_of_255_characters_is_looked_at_and_a_longer_one_is_not() -> None:
+    with pytest.raises(ValueError, match="longer than 255"):
+        ascii_domain("d" * 256)
+    assert ascii_domain(".".join(["d" * 63] * 3 + ["d" * 61])).count("d") == 250
+
+
+def test_clean_is_what_everybody_who_was_asked_is_part_of() -> None:
+    queued = Reply(250, "2.0.0", "queued")
+    assert Report(Stage.DOT, queued, dotted=True).is_clean
+    assert Report(Stage.DOT, queued, recipients=(queued, queued), dotted=True).is_clean
+    for unclean in (
+        Report(Stage.DOT, queued, recipients=(queued, None), dotted=True),
+        Report(Stage.DOT, queued, recipients=(Reply(550, "5.1.1", "no"), queued), dotted=True),
+        Report(Stage.DOT, queued),
+        Report(Stage.DOT, Reply(354, "", "go on"), dotted=True),
+        Report(Stage.DATA, queued, dotted=True),
+        Report(Stage.DOT, None, dotted=True),
+    ):
+        assert not unclean.is_clean
+
+
+def test_every_code_is_of_one_kind() -> None:
+    kinds = [SILENCE, POSITIVE, INTERMEDIATE, LATER, NEVER]
+    assert {code: [code in kind for kind in kinds].count(True) for code in (0, *range(200, 600))} == dict.fromkeys(
+        (0, *range(200, 600)), 1
+    )
+    assert [sorted(kind)[0] for kind in kinds] == [0, 200, 300, 400, 500]
+    assert [sorted(kind)[-1] for kind in kinds] == [0, 299, 399, 499, 599]
+
+
+@pytest.mark.parametrize(("host", "is_here"), [("localhost.", True), ("LOCALHOST", True), ("localhost.example", False)])
+def test_what_cannot_leave_this_machine(host: str, is_here: bool) -> None:
+    assert is_loopback(host) is is_here
+
+
+def test_a_staging_mode_is_written_as_it_is_documented() -> None:
+    assert [str(mode) for mode in Mode] == ["live", "redirect", "allowlist", "off"]
+
+
+def test_a_secret_is_shown_as_one() -> None:
+    assert (repr(Secret("pencil")), f"{Secret('pencil'):>10}") == ("<secret>", "  <secret>")
+
+
+@pytest.mark.parametrize("name", ["From", "Sender", "Reply-To", "To", "Cc", "Bcc"])
+def test_an_international_address_is_written_as_it_is(name: str) -> None:
+    """And not as an encoded-word, which means nothing in an address."""
+    message = email.message.EmailMessage()
+    message["Subject"] = "Order 7"
+    message[name] = "j\u00f6rg@example.net"
+    message.set_content("Thanks")
+    assert "j\u00f6rg@example.net".encode() in written(message)

@@ -21,7 +21,7 @@ from pathlib import Path
 import coverage
 from coverage.exceptions import NoDataError
 
-from tests.mutants.mutations import Mutation
+from tests.mutants.mutations import Mutation, named
 from tests.mutants.recording import FOLDER, PACKAGES
 from tests.mutants.workshop import COPIED, PER_TEST, ROOT, Seen, copy
 
@@ -136,14 +136,16 @@ class Covered:
         self._lines: dict[str, dict[int, list[str]]] = {}
 
     def tests_of(self, mutation: Mutation) -> set[str]:
-        """Whoever may notice: who runs the line; if only importing does, who runs a line that uses its name; and if
-        there is no such line, whoever runs anything of its module.
+        """Whoever may notice: who runs the line; if only importing does, who runs a line that uses its name, or the
+        name of what it becomes a part of; and if there is no such line, whoever runs anything of its module.
         """
         found = self._at(mutation.module, mutation.lines)
-        if not found:
-            for name in mutation.names:
-                for module, line in self._uses[name]:
-                    found |= self._at(module, (line,))
+        names, known = list(mutation.names), set(mutation.names)
+        while names and not found:
+            uses = [use for name in names for use in self._uses[name]]
+            found = {test for module, line, _ in uses for test in self._at(module, (line,))}
+            names = [name for *_, parts in uses for name in parts if name not in known]
+            known |= set(names)
         own = f"/test_{Path(mutation.module).stem}.py::"
         found = found or self._at(mutation.module, self._of(mutation.module))
         return found or {each for each in self.seconds if own in each}
@@ -162,14 +164,14 @@ class Covered:
                 yield Seen(group, 20 + 4 * sum(map(self._cost, group)))
 
     def _ordered(self, mutation: Mutation) -> list[str]:
-        """The fast first, and of each function one before any is asked twice."""
-        own = Path(mutation.module).stem
+        """Those of its own file first, then the fast; and of each function one before any is asked twice."""
+        own = Path(mutation.module).stem[:6]
         tests = [each for each in self.tests_of(mutation) if self._cost(each) < PER_TEST / 2]
         turns: dict[str, int] = defaultdict(int)
         ranked = []
         for each in sorted(tests, key=lambda each: (self._cost(each), each)):
             function = re.sub(r"\[.*", "", each, flags=re.DOTALL)
-            ranked.append((turns[function], f"test_{own}" not in function, self._cost(each), each))
+            ranked.append((turns[function], own not in each.partition("::")[0], self._cost(each), each))
             turns[function] += 1
         return [each for *_, each in sorted(ranked)]
 
@@ -186,13 +188,15 @@ class Covered:
         return self._lines[module]
 
     @cached_property
-    def _uses(self) -> dict[str, list[tuple[str, int]]]:
-        """Where a name is read, or an attribute of that name."""
+    def _uses(self) -> dict[str, list[tuple[str, int, tuple[str, ...]]]]:
+        """Where a name is read, or an attribute of that name; and what the module's statement there gives a name to."""
         found = defaultdict(list)
         for module in modules():
-            for node in ast.walk(ast.parse((ROOT / module).read_bytes())):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                    found[node.id].append((module, node.lineno))
-                elif isinstance(node, ast.Attribute):
-                    found[node.attr].append((module, node.lineno))
+            for statement in ast.parse((ROOT / module).read_bytes()).body:
+                names = named(statement)
+                for node in ast.walk(statement):
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                        found[node.id].append((module, node.lineno, names))
+                    elif isinstance(node, ast.Attribute):
+                        found[node.attr].append((module, node.lineno, names))
         return found

@@ -86,7 +86,9 @@ class _Finder:
 
     def find(self) -> Iterator[Mutation]:
         for statement in ast.parse(self._source).body:
-            self._names = _named(statement)
+            if named(statement) == ("__all__",):
+                continue
+            self._names = named(statement)
             yield from self._statement(statement)
 
     def _mutation(self, node: ast.expr | ast.stmt | ast.keyword, text: str, what: str = "") -> Mutation:
@@ -117,7 +119,7 @@ class _Finder:
         elif isinstance(node, ast.ClassDef):
             if not any("Protocol" in ast.unparse(base) for base in node.bases):
                 for each in node.body:
-                    self._names = _named(each)
+                    self._names = named(each)
                     yield from self._statement(each)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for each in node.orelse:
@@ -227,7 +229,7 @@ def _is_plain(test: ast.expr) -> bool:
     return isinstance(test, ast.Name | ast.Attribute | ast.Call)
 
 
-def _named(statement: ast.stmt) -> tuple[str, ...]:
+def named(statement: ast.stmt) -> tuple[str, ...]:
     """What a statement of a module gives a name to, but functions and classes."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     return tuple(each.id for each in targets if isinstance(each, ast.Name))

@@ -14,6 +14,7 @@ from outbox.core.dsn import Dsn
 from outbox.core.outcome import Envelope, Report, Stage
 from outbox.smtp.connection import Connection
 from outbox.smtp.dialogue import Dialogue
+from outbox.smtp.features import read_features
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Relay
 from outbox.smtp.sasl import Unacceptable
@@ -115,3 +116,9 @@ def test_a_connection_says_whom_it_reaches() -> None:
 
     with scripted.Relay() as place:
         assert run(story(place)) == (f"127.0.0.1[127.0.0.1]:{place.port}", "")
+
+
+def test_a_size_without_a_number_is_no_limit() -> None:
+    assert read_features([b"SIZE", b"8BITMIME"]).size == 0
+    assert read_features([b"SIZE 100"]).size == 100
+    assert read_features([b"8BITMIME"]).size is None
