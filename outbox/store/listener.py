@@ -181,6 +181,11 @@ def translated() -> Iterator[None]:
         origin = origin_of(error)
         if isinstance(origin, _PASSING):
             raise TransientError(str(error), reconnect=isinstance(origin, errors.ReadOnlySqlTransaction)) from error
-        if isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError):
+        if isinstance(origin, psycopg.OperationalError | psycopg.InterfaceError) or _is_ended(origin):
             raise TransientError(str(error), reconnect=True) from error
         raise
+
+
+def _is_ended(error: BaseException) -> bool:
+    """The server has ended the session for a transaction that took too long: psycopg calls it an internal error."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in ("25P03", "25P04")

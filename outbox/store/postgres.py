@@ -152,6 +152,10 @@ _JUST_STARTED = "SELECT clock_timestamp() < pg_postmaster_start_time() + interva
 _NOTICE = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 
 
+# A runner that is frozen in the middle of a transaction keeps its rows, too; from PostgreSQL 17 on, not for long.
+_LONGEST = "SET transaction_timeout = '60s'"
+_HAS_LONGEST = 170000
+
 # The tables are empty when some of these plans are made and full when they are used, so they must not depend on sizes:
 # all that a runner asks goes by keys.
 _BY_KEYS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
@@ -193,6 +197,8 @@ class PostgresStore(SqlStore):
             connection = self.db.connection()
             if connection.info.backend_pid == connection.execute("SELECT pg_backend_pid()").fetchone()[0]:
                 connection.execute(_BY_KEYS)
+                if connection.info.server_version >= _HAS_LONGEST:
+                    connection.execute(_LONGEST)
             else:  # a pooler: what is set or prepared there may be met by others, or not by us
                 connection.prepare_threshold = None
             self._recognise()
