@@ -22,9 +22,10 @@ def read(store: Store, claims: list[Claim]) -> dict[int, Content]:
 
 def test_of_a_batch_each_says_what_its_own_row_says(store: Store, database: peewee.Database) -> None:
     """Plain ones together; by itself, what has files, was erased or is gone."""
-    plain, filed, erased, another = add(database, 4)
-    sql = "INSERT INTO outbox_attachment (message_id, position, filename, content) VALUES (?, 0, 'a.txt', ?)"
-    run(database, sql, filed, b"abc")
+    plain, filed, erased, another, also = add(database, 5)
+    sql = "INSERT INTO outbox_attachment (message_id, position, filename, content) VALUES (?, 0, ?, ?)"
+    run(database, sql, filed, "a.txt", b"abc")
+    run(database, sql, also, "b.txt", b"of somebody else")
     claims = claim(store)
     (ended,) = [each for each in claims if each.message_id == erased]  # by somebody else, behind our back
     settle(store, sent(ended))
@@ -32,15 +33,16 @@ def test_of_a_batch_each_says_what_its_own_row_says(store: Store, database: peew
 
     found = read(store, claims)
 
-    assert found.keys() == {plain, filed, erased, another}
+    assert found.keys() == {plain, filed, erased, another, also}
     assert isinstance(found[erased].message, InvalidMessage)
     for number in (plain, another):
         message = found[number].message
         assert isinstance(message, Message)
         assert (message.id, message.attachments) == (number, ())
-    message = found[filed].message
-    assert isinstance(message, Message)
-    assert [(each.filename, each.content) for each in message.attachments] == [("a.txt", b"abc")]
+    for number, name, content in ((filed, "a.txt", b"abc"), (also, "b.txt", b"of somebody else")):
+        message = found[number].message
+        assert isinstance(message, Message)
+        assert [(each.filename, each.content) for each in message.attachments] == [(name, content)]
 
 
 def test_of_a_batch_that_was_tried_each_knows_its_fates(store: Store, database: peewee.Database) -> None:

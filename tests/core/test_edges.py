@@ -14,7 +14,7 @@ from outbox.core.dkim_key import MAX_SELECTOR, checked_selector, signing_domain
 from outbox.core.fate import Fate, Trial, fates_of
 from outbox.core.header import split_block
 from outbox.core.meaning import INTERMEDIATE, LATER, NEVER, POSITIVE, SILENCE
-from outbox.core.message import Attachment, Message, Recipient
+from outbox.core.message import Attachment, Message, Recipient, recipients_of
 from outbox.core.outcome import Report, Stage
 from outbox.core.raw import written
 from outbox.core.render import render
@@ -186,3 +186,11 @@ def test_an_international_address_is_written_as_it_is(name: str) -> None:
     message[name] = "j\u00f6rg@example.net"
     message.set_content("Thanks")
     assert "j\u00f6rg@example.net".encode() in written(message)
+
+
+@pytest.mark.parametrize("recipients", ["ann@example.net", "ann@example.net, bob@example.net"])
+def test_recipients_are_counted_from_nought_however_many_they_are(recipients: str) -> None:
+    """What an earlier attempt has written of one is found by its place."""
+    created = datetime(2026, 3, 1, tzinfo=UTC)
+    message = Message(1, "t" * 32, created, "shop@example.com", recipients=recipients, subject="Order 7", text_body="T")
+    assert [each.position for each in recipients_of(message)] == list(range(recipients.count("@")))
