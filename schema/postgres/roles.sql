@@ -1,8 +1,8 @@
 -- The three roles of Outbox on PostgreSQL, and what each may do. Plain SQL; may be run again. Run it as the owner of
 -- the tables (with CREATEROLE, unless the roles are there already), their schema first in search_path.
 --
---   outbox_app      an application: enqueue, look up the receipts, outbox_cancel and outbox_reschedule. It reads no
---                   mail, and changes a state by these two functions only.
+--   outbox_app      an application: enqueue (also by outbox_enqueue), look up the receipts, outbox_cancel and
+--                   outbox_reschedule. It reads no mail, and changes a state by these two functions only.
 --   outbox_runner   `outbox run` and the commands. Not even it inserts into or deletes from outbox_delivery: only the
 --                   trigger of outbox does.
 --   outbox_auditor  reads what happened: everything but bodies, raw messages, attachments and secrets.
@@ -58,6 +58,19 @@ GRANT INSERT, UPDATE, DELETE ON outbox_account, outbox_sender, outbox_runner, ou
 GRANT INSERT ON outbox_journal TO outbox_runner;
 GRANT UPDATE (count) ON outbox_journal TO outbox_runner;
 GRANT EXECUTE ON FUNCTION outbox_cancel(bigint), outbox_reschedule(bigint, timestamptz) TO outbox_runner;
+
+-- For both: outbox_enqueue, with recipients as text and as a list. It does what they may do by INSERT, and no more.
+DO $$
+DECLARE
+  f regprocedure;
+BEGIN
+  FOR f IN
+    SELECT oid FROM pg_proc WHERE pronamespace = quote_ident(current_schema())::regnamespace
+      AND proname = 'outbox_enqueue' AND pronargs > 0
+  LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO outbox_app, outbox_runner', f);
+  END LOOP;
+END $$;
 
 -- So that it can VACUUM what it works on. Before PostgreSQL 17 only the owner may, and autovacuum does it alone.
 DO $$

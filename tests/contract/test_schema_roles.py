@@ -123,6 +123,9 @@ MATRIX: dict[str, str] = {
     "SELECT outbox_cancel(1)": "app runner",
     "SELECT outbox_reschedule(1, now())": "app runner",
     "SELECT outbox_enqueue()": "",
+    "SELECT outbox_enqueue('a@b', 'c@d', 'Order 9', 'Thanks')": "app runner",
+    "SELECT outbox_enqueue(sender => 'a@b', recipients => ARRAY['c@d'], text_body => 'x', dedup_key => 'order-10',"
+    ' attachments => \'[{"filename": "a.pdf", "content": "JVBERg=="}]\')': "app runner",
     # accounts, runners, the journal, the schema
     "INSERT INTO outbox_account (name, relay_host, relay_port, tls) VALUES ('evil', 'h', 25, 'none')": "runner",
     "UPDATE outbox_account SET relay_host = 'evil.example'": "runner",
@@ -220,19 +223,21 @@ def test_the_application_has_no_privilege_that_is_not_named(granted: peewee.Data
         "SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
         " AND has_function_privilege('outbox_app', oid, 'EXECUTE') ORDER BY 1",
     )
-    assert callable_functions == [("outbox_cancel",), ("outbox_reschedule",)]
+    assert callable_functions == [("outbox_cancel",), *[("outbox_enqueue",)] * 2, ("outbox_reschedule",)]
 
 
-def test_every_function_is_a_definer_with_a_fixed_search_path(granted: peewee.Database) -> None:
+def test_every_function_but_the_one_that_inserts_is_a_definer_with_a_fixed_search_path(
+    granted: peewee.Database,
+) -> None:
     functions = rows(
         granted,
-        "SELECT proname, prosecdef, array_to_string(proconfig, ';') FROM pg_proc"
+        "SELECT proname, pronargs, prosecdef, array_to_string(proconfig, ';') FROM pg_proc"
         " WHERE pronamespace = current_schema()::regnamespace",
     )
-    assert len(functions) >= 13
-    assert {(definer, settings) for _, definer, settings in functions} == {
-        (True, "search_path=pg_catalog, public, pg_temp")
-    }
+    assert len(functions) >= 15
+    assert {settings for *_, settings in functions} == {"search_path=pg_catalog, public, pg_temp"}
+    invokers = [(name, arguments) for name, arguments, definer, _ in functions if not definer]
+    assert invokers == [("outbox_enqueue", 23)] * 2
 
 
 def test_a_temporary_table_of_the_application_deceives_nobody(granted: peewee.Database) -> None:

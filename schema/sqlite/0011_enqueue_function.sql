@@ -1,0 +1,2 @@
+-- Outbox 0011 for SQLite: nothing. A SQLite file keeps no functions; what 0011 adds for PostgreSQL is only another way to
+-- write the INSERT. Both dialects count alike.
