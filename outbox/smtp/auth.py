@@ -28,6 +28,8 @@ _PROOF = re.compile(rb"(?:,p=| )([A-Za-z0-9+/=]{32,})\Z")
 _DEAF = frozenset({"PLAIN", "LOGIN"})
 """Whose challenges are prompts for people, and now and then not even base64."""
 _TOKEN_LENGTH = 40
+_SAYABLE = 8
+"""Characters of a secret that is looked for in every reply."""
 _SHORTEST = 4
 """Octets of a blob that is looked for."""
 
@@ -45,6 +47,7 @@ def authenticate(session: Session) -> Steps:
     try:
         answer = yield from attempt.run()
         if answer is None:
+            session.unsayable = _unsayable(relay.username, relay.password, attempt.said)
             return None
         report = session.report(Stage.AUTH, answer)
     except Fault as fault:
@@ -145,6 +148,15 @@ class _Attempt:
         """OAuth says what is wrong with the token in its challenge, and only that it is wrong in its reply."""
         details = oauth_error(self._decoded()) if self.mechanism in OAUTH else ""
         return replace(answer, text=sanitise(f"{answer.text} ({details})")) if details else answer
+
+
+def _unsayable(username: str, password: Secret, said: Sequence[bytes]) -> tuple[str, ...]:
+    """The whole forms of a password or token that worked. The relay has it, but the record is for others to read. What
+    is short may be a word that relays say of themselves, and its hole would tell it.
+    """
+    secret = password.reveal()
+    forms = {b64encode(form).decode() for form in (f"\0{username}\0{secret}".encode(), secret.encode(), *said)}
+    return tuple(sorted(each for each in {secret, sanitise(secret), *forms} if len(each) >= _SAYABLE))
 
 
 def scrub(report: Report, username: str, password: Secret, said: Sequence[bytes] = ()) -> Report:

@@ -105,6 +105,7 @@ class Session:
         self.starttls_offered = False
         self.transactions = 0
         self.heard = 0  # replies of the present conversation
+        self.unsayable: tuple[str, ...] = ()  # what we have signed in with, should the relay repeat it later
 
     def ask(self, octets: bytes, stage: Stage) -> Generator[Action, Sent, Reply]:
         """Say something and hear the answer."""
@@ -115,6 +116,9 @@ class Session:
         assert reading is not None, "only Say is answered with a reply"
         self.heard += 1
         reply = reading.reply
+        for each in self.unsayable:
+            if each in reply.text:
+                reply = Reply(reply.code, reply.status, reply.text.replace(each, "<secret>"))
         if reply.code == 421:  # closing, whatever it was the answer to
             self.usable, self.broken = False, True
         return reply

@@ -79,3 +79,14 @@ def test_a_relay_that_is_silent_or_talks_while_a_key_is_worked_out_is_a_report()
         report = run(send(account(peer, username="ann", password="x")))
     assert report.stage is Stage.AUTH
     assert report.fault
+
+
+def test_a_relay_that_repeats_a_password_later_is_not_quoted() -> None:
+    """It knows the password; the record of its replies is for people who do not."""
+    password = "correct horse"
+    sent = b64encode(f"\0ann\0{password}".encode()).decode()
+    script = {"rcpt": f"250 2.1.5 hello ann, {password}", "dot": f"550 5.7.1 I know {sent}"}
+    with scripted.Relay(script, credentials={"ann": password}, mechanisms=("PLAIN",)) as peer:
+        report = run(send(account(peer, username="ann", password=password)))
+    assert str(report.reply) == "550 5.7.1 I know <secret>"
+    assert str(report.recipients[0]) == "250 2.1.5 hello ann, <secret>"
