@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import peewee
+import pytest
 
 from outbox.core.account import Account, Sender, Tls
 from outbox.core.message import Message
@@ -10,6 +11,7 @@ from outbox.core.settlement import Claim, Fate
 from outbox.errors import InvalidMessage
 from outbox.store import Content, Store, health
 from outbox.store.accounts import add_account, pause_account, resume_account
+from outbox.store.engine import has_wal_reset_bug
 from outbox.store.journal import Act
 from outbox.store.senders import add_sender, pause_sender, resume_sender
 from tests.contract.stores import LATER, NOW, SHOP, add, claim, deferred, sent, settle, write
@@ -78,3 +80,29 @@ def test_the_journal_says_why(database: peewee.Database) -> None:
         ("sender pause", f"sender={SHOP}", "the flood"),
         ("sender resume", f"sender={SHOP}", "the flood"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "has_it"),
+    [
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 49, 9), True),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+    ],
+)
+def test_which_versions_of_sqlite_have_the_wal_reset_bug(version: tuple[int, int, int], has_it: bool) -> None:
+    assert has_wal_reset_bug(version) is has_it
+
+
+def test_an_account_that_says_nothing_has_what_the_columns_say(database: peewee.Database) -> None:
+    said = Account("main", "127.0.0.1", 25, Tls.NONE)
+    run(
+        database, "INSERT INTO outbox_account (name, relay_host, relay_port, tls) VALUES ('a', '127.0.0.1', 25, 'none')"
+    )
+    (found,) = rows(database, "SELECT max_connections, max_messages FROM outbox_account")
+    assert found == (said.max_connections, said.max_messages) == (3, 100)
