@@ -18,6 +18,7 @@ from outbox.cli.session import Session, session_of
 from outbox.core.pickup import Archive, Folder, Mode
 from outbox.core.units import format_duration, format_size, parse_duration, parse_size
 from outbox.errors import OutboxError, Refused
+from outbox.mail import MAX_CONTENT
 
 if TYPE_CHECKING:
     from outbox.doors.pickup.ledger import Verb
@@ -60,14 +61,14 @@ def add(
     session = session_of(ctx)
     path = path.absolute()
     folder = Folder(
-        name,
+        _name(name),
         str(path),
         str((badmail or path.parent / "badmail").absolute()),
         str(sentmail.absolute()) if sentmail else "",
         mode,
         tuple(registrable(each, "--sender") for each in sender or ()),
-        _duration(poll, "--poll"),
-        _duration(settle, "--settle"),
+        _duration(poll, "--poll", least=timedelta(milliseconds=100)),
+        _duration(settle, "--settle", least=timedelta(0)),
         _size(max_size),
         archive,
     )
@@ -126,7 +127,7 @@ def scan(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One folder; else all.")] = None,
 ) -> None:
     """Take what is in the folders now, once it has settled, and put away what has ended."""
-    from outbox.doors.pickup.intake import Intake
+    from outbox.doors.pickup.intake import Intake, Tally
     from outbox.doors.pickup.ledger import Ledger
     from outbox.store import pickup
 
@@ -136,12 +137,19 @@ def scan(
         ledger = Ledger(_Direct(session, db))
         for folder in folders:
             intake = Intake(folder, ledger, session.clock)
-            tally = _scanned(intake)
-            if intake.waiting:
+            total, is_patient = Tally(), True
+            while True:
+                tally = _scanned(intake)
+                total.add(tally)
+                if intake.more:
+                    continue
+                if not (intake.waiting and is_patient):
+                    break
+                is_patient = False
                 session.clock.sleep(folder.settle.total_seconds())
-                later = _scanned(intake)
-                tally.taken, tally.refused = tally.taken + later.taken, tally.refused + later.refused
-            output.say(f"{folder.name}: {tally.taken} taken, {tally.refused} bad, {tally.archived} put away")
+            output.say(f"{folder.name}: {total.taken} taken, {total.refused} bad, {total.archived} put away")
+            if total.trouble is not None:
+                raise _trouble(intake, total.trouble)
 
 
 @app.command()
@@ -164,6 +172,7 @@ def resubmit(
                 Ledger(_Direct(session, db)),
                 file.absolute(),
                 lambda message_id: pickup.message_of(db, message_id),
+                session.clock,
                 only_failed=only_failed,
             )
         except OSError as error:
@@ -190,7 +199,11 @@ def _scanned(intake: Any) -> Any:
     try:
         return intake.scan()
     except OSError as error:
-        raise OutboxError(f"{intake.folder.name}: {error.filename or intake.folder.path}: {error.strerror}") from None
+        raise _trouble(intake, error) from None
+
+
+def _trouble(intake: Any, error: OSError) -> OutboxError:
+    return OutboxError(f"{intake.folder.name}: {error.filename or intake.folder.path}: {error.strerror}")
 
 
 def _folder_of(folders: list[Folder], file: Path) -> Folder:
@@ -223,18 +236,30 @@ def _make(folder: Folder, *, force: bool) -> None:
             raise Refused(f"{path} may not be read and written", hint="run this as the user that the runner runs as")
 
 
-def _duration(text: str, option: str) -> timedelta:
+def _name(name: str) -> str:
+    if not (1 <= len(name) <= 100 and name.isprintable()):
+        raise typer.BadParameter("a name is one line of 1 to 100 characters", param_hint="NAME")
+    return name
+
+
+def _duration(text: str, option: str, *, least: timedelta) -> timedelta:
     try:
-        return parse_duration(text)
+        found = parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+    if not least <= found <= timedelta(days=1):
+        raise typer.BadParameter(f"it is {format_duration(least)} to 1d, not {text}", param_hint=option)
+    return found
 
 
 def _size(text: str) -> int:
     try:
-        return parse_size(text)
+        found = parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--max-size") from None
+    if not 1 <= found <= MAX_CONTENT:
+        raise typer.BadParameter(f"it is at most {format_size(MAX_CONTENT)}", param_hint="--max-size")
+    return found
 
 
 def _facts(folder: Folder, counts: dict[str, int]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Addressee:
 @dataclass(frozen=True, slots=True)
 class Ending:
     """A file whose mail has ended. `state` is empty where the mail is no longer in the database. `file`: where the file
-    was put before.
+    was put before. `final_at`: when it has ended. `refusal`: why it became no mail at all.
     """
 
     claim: str
@@ -129,6 +129,8 @@ class Ending:
     reply: Addressee = Addressee("")
     recipients: tuple[Addressee, ...] = ()
     file: str = ""
+    final_at: datetime | None = None
+    refusal: str = ""
 
     @property
     def failed(self) -> tuple[Addressee, ...]:
@@ -223,7 +225,7 @@ def _path(text: str) -> tuple[str, Parameters]:
 def _notify(asked: list[str]) -> str:
     """One NOTIFY for all recipients: everything that any of them asks for; never, where all say so."""
     words = {word.lower() for each in asked for word in each.split(",") if word}
-    if words != {"never"}:
+    if words != {"never"} or not all(asked):
         words.discard("never")
     return ",".join(sorted(words))
 
@@ -250,12 +252,24 @@ def without_replayed(raw: bytes) -> bytes:
     return _REPLAYED.sub(b"", raw[:end]) + raw[end:]
 
 
+_HEADER_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+
+
+def has_header_end(raw: bytes) -> bool:
+    """Whether there is an empty line in it."""
+    return _HEADER_END.search(raw) is not None
+
+
 # ---------------------------------------------------------------- names of files
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def shown(name: str) -> str:
-    """The name of a file as text that can be stored and printed: it may hold any bytes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The name of a file as text that can be stored, printed, and be a file's name again: control characters, and
+    bytes that are no UTF-8, become ``%1b``.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02x}", name)
 
 
 def sent_names(name: str, at: datetime) -> Iterator[str]:
@@ -276,5 +290,8 @@ def bad_names(name: str, at: datetime) -> Iterator[str]:
 
 def shortened(name: str, octets: int = 180) -> str:
     """A file system takes 255 octets, and there is more to say than the name. Its end says what kind it is."""
-    encoded = name.encode("utf-8", "surrogateescape")
+    try:
+        encoded = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # on Windows a name may hold half of a character
+        return shortened(shown(name), octets)
     return name if len(encoded) <= octets else encoded[-octets:].decode("utf-8", "surrogateescape")

@@ -42,21 +42,23 @@ class Pickups:
         self._clerk = clerk
         self._clock = clock
         self._on_mail = on_mail
-        self._ledger = Ledger(_ByClerk(clerk))
+        self._database = _ByClerk(clerk)
+        self._ledger = Ledger(self._database)
         self._watched: dict[str, _Watched] = {}
         self._listed_at = float("-inf")
         self._scanning = asyncio.Lock()
 
     async def look(self) -> None:
-        """Scan the folders whose time has come."""
+        """Scan the folders whose time has come, by turns, until none has more."""
         async with self._scanning:
             await self._list()
-            for each in list(self._watched.values()):
-                if self._clock.monotonic() >= each.due:
+            while due := [each for each in self._watched.values() if self._clock.monotonic() >= each.due]:
+                for each in due:
                     await self._scan(each)
 
     async def close(self) -> None:
-        """Watch no more. A scan under way comes to its end: it is soon there."""
+        """Watch no more. A scan under way ends with the file it is at, even if the database does not answer."""
+        self._database.close()
         for each in self._watched.values():
             each.stop()
         async with self._scanning:
@@ -80,22 +82,29 @@ class Pickups:
             log.info("%s: watching %s", name, folder.path)
 
     async def _told(self, name: str) -> None:
-        if name in self._watched:
-            self._watched[name].due = 0.0
+        if name not in self._watched:
+            return
+        self._watched[name].due = 0.0
+        try:
             await self.look()
+        except DatabaseError:  # the rhythm finds it, and says so
+            log.debug("%s: a change was not looked at", name, exc_info=True)
 
     async def _scan(self, watched: _Watched) -> None:
-        intake = watched.intake
+        intake, folder = watched.intake, watched.intake.folder
+        watched.due = self._clock.monotonic() + TROUBLED
         try:
             tally = await asyncio.to_thread(intake.scan)
         except OSError as error:
-            watched.complain(error)
-            watched.due = self._clock.monotonic() + TROUBLED
+            watched.complain("cannot be scanned", error)
             return
-        watched.trouble = ""
-        folder = intake.folder
+        except DatabaseError:
+            if self._database.closed:
+                return
+            raise
+        watched.complain("not all of it could be read and put away", tally.trouble)
         pause = min(folder.poll, folder.settle) if intake.waiting else folder.poll
-        watched.due = self._clock.monotonic() + pause.total_seconds()
+        watched.due = self._clock.monotonic() + (0.0 if intake.more else pause.total_seconds())
         if tally.taken:
             self._on_mail()
 
@@ -109,12 +118,12 @@ class _Watched:
         self.trouble = ""
         self._events = asyncio.ensure_future(_listen(intake.folder, told))
 
-    def complain(self, error: OSError) -> None:
-        """Once for each trouble."""
-        trouble = f"{error.strerror}: {error.filename}"
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error("%s: cannot be scanned: %s", self.intake.folder.name, trouble)
+    def complain(self, what: str, error: OSError | None) -> None:
+        """Once for each trouble; None: there is none any more."""
+        trouble = f"{what}: {error.strerror}: {error.filename}" if error is not None else ""
+        if trouble and trouble != self.trouble:
+            log.error("%s: %s", self.intake.folder.name, trouble)
+        self.trouble = trouble
 
     def stop(self) -> None:
         self._events.cancel()
@@ -132,11 +141,21 @@ async def _listen(folder: Folder, told: Callable[[], Any]) -> None:
 
 
 class _ByClerk:
-    """For the thread of a scan: the clerk is asked on the event loop, and waited for."""
+    """For the thread of a scan: the clerk is asked on the event loop, and waited for. Once closed, no more: what was
+    asked for last may still be done, and a file whose claim is in the database is not entered again.
+    """
 
     def __init__(self, clerk: Clerk) -> None:
         self._clerk = clerk
         self._loop = asyncio.get_running_loop()
+        self._asked: set[asyncio.Future[Any]] = set()
+        self.closed = False
+
+    def close(self) -> None:
+        """On the event loop."""
+        self.closed = True
+        for each in self._asked:
+            each.cancel()
 
     def write(self, verb: Verb[T]) -> T:
         return self._wait(lambda: self._clerk.upkeep(partial(_write, verb)))
@@ -146,7 +165,18 @@ class _ByClerk:
 
     def _wait(self, ask: Callable[[], asyncio.Future[T]]) -> T:
         async def asked() -> T:
-            return await ask()
+            if self.closed:
+                raise DatabaseError("the runner ends")
+            answer = ask()
+            answer.add_done_callback(lambda each: each.cancelled() or each.exception())  # if nobody waits any more
+            waiting = asyncio.ensure_future(asyncio.shield(answer))
+            self._asked.add(waiting)
+            try:
+                return await waiting
+            except asyncio.CancelledError:
+                raise DatabaseError("the runner ends") from None
+            finally:
+                self._asked.discard(waiting)
 
         if self._loop.is_closed():
             raise DatabaseError("the runner has ended")

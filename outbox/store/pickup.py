@@ -18,13 +18,14 @@ from outbox.errors import InvalidMail, Refused
 from outbox.store import tables
 from outbox.store.accounts import first_line
 from outbox.store.journal import Act, journal
-from outbox.store.rows import in_parts
+from outbox.store.rows import in_parts, parse_moment
 
 ENDINGS = 100
 """So many ended mails are looked at in a scan."""
 
 _ENDED = """
-SELECT f.claim, f.name, f.message_id, f.file, d.state, d.sender, d.claim_no, d.last_code, d.last_status, d.last_reply
+SELECT f.claim, f.name, f.message_id, f.file, d.state, d.sender, d.claim_no, d.last_code, d.last_status, d.last_reply,
+  d.final_at, f.reason
 FROM outbox_pickup_file f
 LEFT JOIN outbox_delivery d ON d.message_id = f.message_id
 WHERE f.folder = {0} AND f.done_at IS NULL AND (d.message_id IS NULL OR d.final_at IS NOT NULL)
@@ -70,16 +71,24 @@ def add_folder(db: Database, new: Folder, act: Act) -> None:
         "created_at": act.at,
     }
     for each in folders(db):
-        if new.name == each.name or new.path == each.path:
-            raise Refused(
-                f"pickup folder {each.name} ({each.path}) is there already",
-                hint=f"to change it, first: outbox pickup remove {each.name}",
-            )
+        _refuse_clash(new, each)
     try:
         tables.Pickup.insert(values).execute(db)
     except IntegrityError as error:
         raise Refused(f"pickup folder {new.name} cannot be added: {first_line(error)}") from None
     journal(db, act, "pickup add", f"pickup={new.name}", detail=new.path)
+
+
+def _refuse_clash(new: Folder, other: Folder) -> None:
+    """What one folder puts away, another must not take."""
+    if new.name == other.name or new.path == other.path:
+        raise Refused(
+            f"pickup folder {other.name} ({other.path}) is there already",
+            hint=f"to change it, first: outbox pickup remove {other.name}",
+        )
+    for one, two in ((new, other), (other, new)):
+        if one.path in (two.badmail, two.sentmail):
+            raise Refused(f"{one.path} is where pickup folder {two.name} puts files", hint="name another folder")
 
 
 def remove_folder(db: Database, name: str, act: Act) -> int:
@@ -144,9 +153,9 @@ def assign(db: Database, claim: str, message_id: int) -> None:
     row.update(message_id=message_id).where(row.claim == claim).execute(db)
 
 
-def refuse(db: Database, taken: Taken, reason: str, file: str, now: datetime) -> None:
-    """The file became no mail, and lies at `file`."""
-    values = {**_values(taken, now), "done_at": now, "result": str(Result.BAD), "reason": reason, "file": file}
+def condemn(db: Database, taken: Taken, reason: str, file: str, now: datetime) -> None:
+    """The file becomes no mail, and is about to be moved to `file`."""
+    values = {**_values(taken, now), "reason": reason, "file": file}
     tables.PickupFile.insert(values).on_conflict_ignore().execute(db)
 
 
@@ -163,7 +172,7 @@ def done(db: Database, claim: str, result: Result, reason: str, file: str, now: 
 
 
 def ended(db: Database, name: str) -> list[Ending]:
-    """Files of this folder that are not done, and whose mail has ended."""
+    """Files of this folder that are not done, and whose mail has ended, or that became none."""
     mark = db.param or "?"
     rows = list(db.execute_sql(_ENDED.format(mark), (name, ENDINGS)).fetchall())
     ids = [row[2] for row in rows if row[2] is not None]
@@ -182,8 +191,10 @@ def ended(db: Database, name: str) -> list[Ending]:
             Addressee("", "", code, status or "", reply or ""),
             tuple(told.get(message_id, ())),
             file or "",
+            parse_moment(final_at),
+            (reason or "refused") if message_id is None else "",
         )
-        for claim, name, message_id, file, state, sender, claim_no, code, status, reply in rows
+        for claim, name, message_id, file, state, sender, claim_no, code, status, reply, final_at, reason in rows
     ]
 
 

@@ -309,7 +309,7 @@ def test_only_those_who_failed_get_it_again(place: Place) -> None:
     place.end("failed", "accepted", "bounced")
     place.scan()
     told = place.bad / "order.eml.bad.json"
-    assert resubmit(place.intake.folder, place.ledger, told, stored(place), only_failed=True) == 1
+    assert resubmit(place.intake.folder, place.ledger, told, stored(place), place.clock, only_failed=True) == 1
     assert recipients(place) == "r1@example.net"
     assert names(place.bad) == []
     place.end("sent", "accepted")
@@ -321,7 +321,9 @@ def test_a_bad_file_goes_again_to_everybody_and_ends_in_sentmail(place: Place) -
     place.scan()
     place.end("failed", "bounced")
     place.scan()
-    resubmit(place.intake.folder, place.ledger, place.bad / "order.eml.bad", stored(place), only_failed=False)
+    resubmit(
+        place.intake.folder, place.ledger, place.bad / "order.eml.bad", stored(place), place.clock, only_failed=False
+    )
     assert recipients(place) == "ann@example.net, bo@example.net"
     place.end("sent", "accepted")
     place.scan()
@@ -336,8 +338,8 @@ def test_it_is_not_entered_twice(place: Place) -> None:
     place.scan()
     told = place.bad / "order.eml.bad.json"
     saved = told.read_bytes()
-    resubmit(place.intake.folder, place.ledger, told, stored(place), only_failed=True)
+    resubmit(place.intake.folder, place.ledger, told, stored(place), place.clock, only_failed=True)
     told.write_bytes(saved)
     with pytest.raises(Refused, match="already"):
-        resubmit(place.intake.folder, place.ledger, told, stored(place), only_failed=True)
+        resubmit(place.intake.folder, place.ledger, told, stored(place), place.clock, only_failed=True)
     assert place.mails() == 2

@@ -7,23 +7,40 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from outbox.clock import Clock
 from outbox.core.pickup import Folder, Taken
 from outbox.doors.pickup.archive import place
 from outbox.doors.pickup.files import Unacceptable, work_of
-from outbox.doors.pickup.intake import mail_of
+from outbox.doors.pickup.intake import alone, mail_of
 from outbox.doors.pickup.ledger import Ledger
 from outbox.doors.pickup.reasons import claim_and_message
 from outbox.errors import InvalidMail, Refused
 from outbox.mail import Mail
 
+PATIENCE = 10.0
+"""Seconds to wait for a scan of the folder that is under way."""
 
-def resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], *, only_failed: bool) -> int:
+
+def resubmit(
+    folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], clock: Clock, *, only_failed: bool
+) -> int:
     """Enter the bad `file` of this folder once more: for everybody, or for those who had failed. It may be named by its
     reason file, which is all there is of a mail that has reached some; `stored` reads its message from the database.
 
-    How many recipients it is for. Raises Refused for a file without a reason, and for one that was entered again
-    already; InvalidMail; OSError.
+    How many recipients it is for. Raises Refused for a file without a reason, for one that was entered again already,
+    and while the folder is scanned all the time; InvalidMail; OSError.
     """
+    until = clock.monotonic() + PATIENCE
+    while True:
+        with alone(folder) as is_alone:  # or a scan could find the end of its mail before we have moved it
+            if is_alone:
+                return _resubmit(folder, ledger, file, stored, only_failed=only_failed)
+        if clock.monotonic() > until:
+            raise Refused(f"pickup folder {folder.name} is being scanned", hint="try again")
+        clock.sleep(0.05)
+
+
+def _resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], *, only_failed: bool) -> int:
     told = file if file.suffix == ".json" else file.with_name(f"{file.name}.json")
     message = told.with_name(told.name.removesuffix(".json"))
     try:
@@ -40,7 +57,7 @@ def resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int],
     if not ledger.enter(again, mail):
         raise Refused(f"{file} was resubmitted already", hint=f"outbox list --source pickup; {told} can be removed")
     if not is_partial:
-        place(message, work_of(folder), [f"{again.claim}.1__{name}"])
+        place(message, work_of(folder), [f"{again.claim}.1__{name}"], token=again.claim)
     told.unlink()
     return len(failed) if is_partial or only_failed else 0
 

@@ -1,43 +1,70 @@
-"""Putting files where they belong. Nothing that is there is ever overwritten, whoever has put it there meanwhile."""
+"""Putting files where they belong. Nothing that is there is ever overwritten, whoever has put it there meanwhile.
+
+On one volume that is a rename, which happens or does not. To another volume a file goes in three steps, of which each
+can be the last before a crash, and none leaves two files or half of one:
+
+    .work/7f3a….1__order.eml ──copy──► sentmail/.7f3a….part       the copy is complete before the file is removed,
+    .work/7f3a….1__order.eml ──remove                             and made again if it is not removed;
+    sentmail/.7f3a….part     ──rename─► sentmail/…-order.eml.sent without the file, the copy is it
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
+import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
 
-def place(source: Path, folder: Path, names: Iterable[str]) -> Path:
+_NOT_HERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How a system or a file system says that it cannot rename without replacing."""
+
+
+def place(source: Path, folder: Path, names: Iterable[str], *, token: str) -> Path:
     """Move `source` into `folder`, under the first of `names` that is free, and return its new path. It is there as a
-    whole or not at all, on another volume too. Raises OSError.
+    whole or not at all, on another volume too, where `token` is what a copy is called that is not complete yet: no
+    other file has the same. What a crash has interrupted is gone on with. Raises OSError.
     """
-    target = _reserve(folder, names)
-    try:
+    copy = _copy_of(token, folder)
+    if not _is_there(copy) or _is_there(source):
         try:
-            source.replace(target)
+            return _renamed(source, folder, names)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy_over(source, target)
-            source.unlink()
-    except BaseException:
-        with suppress(OSError):  # what we reserved, if it is still empty
-            if target.stat().st_size == 0:
-                target.unlink()
+        _copy_over(source, copy)
+        sync_directory(folder)
+        source.unlink()
+    return _renamed(copy, folder, names)
+
+
+def is_under_way(folder: Path, token: str) -> bool:
+    """Whether a crash has left a copy there that only wants its name."""
+    return _is_there(_copy_of(token, folder))
+
+
+def write_new(folder: Path, names: Iterable[str], content: bytes, *, token: str = "") -> Path:
+    """A new file in `folder`, under the first of `names` that is free; there as a whole or not at all. `token`: what
+    it is called until it is written, for this writer alone; else it is made of the first name. Raises OSError.
+    """
+    names = iter(names)
+    first = next(names)
+    new = _copy_of(token or first[-200:], folder)
+    with new.open("wb") as written:
+        written.write(content)
+        written.flush()
+        os.fsync(written.fileno())
+    try:
+        return _renamed(new, folder, chain([first], names))
+    except OSError:
+        new.unlink()
         raise
-    sync_directory(folder)
-    return target
-
-
-def write_new(folder: Path, names: Iterable[str], content: bytes) -> Path:
-    """A new file in `folder`, under the first of `names` that is free. Raises OSError."""
-    target = _reserve(folder, names)
-    _write_over(target, content)
-    sync_directory(folder)
-    return target
 
 
 def sync_directory(folder: Path) -> None:
@@ -50,32 +77,70 @@ def sync_directory(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _reserve(folder: Path, names: Iterable[str]) -> Path:
-    """An empty file of ours, under a name that nobody had."""
+def _copy_of(token: str, folder: Path) -> Path:
+    return folder / f".{token}.part"
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _renamed(source: Path, folder: Path, names: Iterable[str]) -> Path:
+    """Rename to the first of `names` that is free. Raises OSError, EXDEV where it is on another volume."""
     for name in names:
-        path = folder / name
+        target = folder / name
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            _rename_new(source, target)
         except FileExistsError:
             continue
-        return path
+        sync_directory(folder)
+        return target
     raise FileExistsError(errno.EEXIST, "every name is taken", str(folder))
 
 
-def _copy_over(source: Path, target: Path) -> None:
-    new = target.with_name(f".{target.name[-200:]}.part")
-    with source.open("rb") as read, new.open("wb") as written:
-        shutil.copyfileobj(read, written, 1024 * 1024)
-        written.flush()
-        os.fsync(written.fileno())
-    shutil.copystat(source, new)
-    new.replace(target)
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename, if nothing is there. Raises FileExistsError, OSError."""
+    if sys.platform == "win32":
+        source.rename(target)  # it does not replace
+        return
+    fault = _renameat2(source, target)
+    if fault == 0:
+        return
+    if fault not in _NOT_HERE:
+        raise OSError(fault, os.strerror(fault), str(source), None, str(target))
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # so nobody else can have the name
+    try:
+        source.replace(target)
+    except OSError:
+        target.unlink()
+        raise
 
 
-def _write_over(target: Path, content: bytes) -> None:
-    new = target.with_name(f".{target.name[-200:]}.part")
-    with new.open("wb") as written:
-        written.write(content)
-        written.flush()
+def _renameat2(source: Path, target: Path) -> int:
+    """Linux's rename that replaces nothing: 0, or the error. ENOSYS where there is none."""
+    if sys.platform != "linux":
+        return errno.ENOSYS
+    import ctypes  # outbox-sendmail, which is to start at once, does without
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return errno.ENOSYS
+    ended = call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_RENAME_NOREPLACE))
+    return ctypes.get_errno() if ended else 0
+
+
+def _copy_over(source: Path, new: Path) -> None:
+    """Whole, and on the disk. What is no plain file is not opened: a link is made anew, a pipe is an empty file."""
+    if _is_there(new):
+        new.unlink()
+    if source.is_symlink():
+        new.symlink_to(source.readlink())
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(new, flags, 0o600), "wb") as written:
+        if stat.S_ISREG(source.lstat().st_mode):
+            with source.open("rb") as read:
+                shutil.copyfileobj(read, written, 1024 * 1024)
+            written.flush()
+            shutil.copystat(source, new)
         os.fsync(written.fileno())
-    new.replace(target)

@@ -11,6 +11,7 @@ from outbox.core.pickup import Ending, Result, Taken
 from outbox.enqueue import enqueue
 from outbox.mail import Mail
 from outbox.store import pickup
+from outbox.store.pickup import ENDINGS as ENDINGS
 
 if TYPE_CHECKING:
     from outbox.store.opened import Database
@@ -47,9 +48,9 @@ class Ledger:
         """
         return self._database.write(partial(_enter, taken, mail))
 
-    def refuse(self, taken: Taken, reason: str, file: str) -> None:
-        """The file became no mail, and lies at `file` now."""
-        self._database.write(lambda db, now: pickup.refuse(db, taken, reason, file, now))
+    def condemn(self, taken: Taken, reason: str, file: str) -> None:
+        """The file becomes no mail. It is about to be moved to `file`, and is done then."""
+        self._database.write(lambda db, now: pickup.condemn(db, taken, reason, file, now))
 
     def ended(self, folder: str) -> list[Ending]:
         """Of the files that are not done, those whose mail has come to its end; a batch."""

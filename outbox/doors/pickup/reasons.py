@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,15 @@ class Reason:
     ending: Ending | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Of what file it is told: its claim, its folder, and its name as text."""
+
+    claim: str
+    folder: str
+    name: str
+
+
 def of_ending(ending: Ending) -> Reason:
     """Why its mail has ended so; empty where it was sent."""
     if ending.result is Result.SENT:
@@ -33,19 +43,19 @@ def of_ending(ending: Ending) -> Reason:
     return Reason("delivery", f"{ending.state}{failed}" + (f": {said}" if said else ""), ending)
 
 
-def explain(folder: Path, names: Iterable[str], claim: str, reason: Reason, name: str, at: datetime) -> Path:
+def explain(folder: Path, names: Iterable[str], subject: Subject, reason: Reason, at: datetime) -> Path:
     """Write it as ``<name>.json``, under the first of `names` of which neither is taken, and return its path. What was
-    written before for the same claim, before a crash, is it already.
+    written before for the same claim, before a crash, is it already. Raises OSError.
     """
-    content = json.dumps(_said(claim, reason, name, at), indent=2, ensure_ascii=False).encode() + b"\n"
+    content = json.dumps(_said(subject, reason, at), indent=2, ensure_ascii=False).encode() + b"\n"
     for each in names:
         told = folder / f"{each}.json"
-        if (folder / each).exists():
-            continue
-        if _claim_in(told) == claim:
+        if _claim_in(told) == subject.claim:
             return told
+        if os.path.lexists(folder / each):
+            continue
         try:
-            return write_new(folder, [told.name], content)
+            return write_new(folder, [told.name], content, token=f"{subject.claim}.json")
         except FileExistsError:
             continue
     raise FileExistsError(str(folder))
@@ -66,14 +76,15 @@ def _claim_in(path: Path) -> str:
         return ""
 
 
-def _said(claim: str, reason: Reason, name: str, at: datetime) -> dict[str, Any]:
+def _said(subject: Subject, reason: Reason, at: datetime) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "file": name,
+        "file": subject.name,
+        "folder": subject.folder,
         "what_happened": reason.why,
         "what_to_do": _advice(reason),
         "at": at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "stage": reason.stage,
-        "claim": claim,
+        "claim": subject.claim,
     }
     if reason.ending is not None:
         ending = reason.ending
