@@ -274,6 +274,9 @@ def driver_for(connection: Any) -> tuple[Driver, Any]:
     if kind == "peewee.DatabaseProxy":
         connection = connection.obj
         kind = _kind(connection.__class__)
+    elif kind == "django.utils.connection.ConnectionProxy":
+        connection = connection._connections[connection._alias]
+        kind = _kind(connection.__class__)
     driver = DRIVERS.get(kind)
     if driver is not None:
         return driver, connection

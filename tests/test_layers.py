@@ -44,7 +44,7 @@ ROOMS = {
     "filelock": "",
     "runner": "smtp store oauth core errors clock config doorbell doors keys log vault keypair",
     # The other ways in.
-    "doors": "outbox log configfile enqueue drivers mail store filelock core errors clock",
+    "doors": "outbox log configfile enqueue drivers mail store filelock core errors clock doorbell insert",
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
@@ -57,6 +57,7 @@ LIBRARIES = {
     "apscheduler": "runner.schedule",
     "authlib": "oauth.endpoint",
     "cryptography": "vault keypair",
+    "django": "doors.django",
     "httpx2": "oauth.endpoint runner.webhook",
     "jinja2": "templates",
     "peewee": "store",

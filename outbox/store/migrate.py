@@ -25,6 +25,9 @@ from outbox.store.engine import sqlite3
 
 _LOCK_PATIENCE = 30.0  # seconds to wait for another migrator on SQLite
 _ADVISORY_LOCK = 0x6F7574626F78  # "outbox": one number for every migrator of a PostgreSQL database
+POSTGRES_LOCK = f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"
+"""For whoever runs `statements` in a transaction of their own, before they look at the version."""
+
 _RECORD: dict[Dialect, tuple[str, ...]] = {
     "sqlite": (
         "INSERT OR IGNORE INTO outbox_meta (key, value) VALUES ('database_uuid', lower(hex(randomblob(4)) || '-' ||"
@@ -139,6 +142,18 @@ def show(which: Dialect) -> str:
         record = ";\n".join(line.format(number=migration.number) for line in _RECORD[which])
         parts.append(f"BEGIN;\n\n{migration.sql.strip()}\n\n{record};\n\nCOMMIT;\n")
     return "\n".join(parts)
+
+
+def statements(which: Dialect, after: int = 0) -> list[str]:
+    """What brings tables of version `after` up to date, for another migration program to execute one by one, without
+    parameters, in one transaction. On PostgreSQL some of them are several.
+    """
+    found: list[str] = []
+    for migration in migrations(which):
+        if migration.number > after:
+            found += _statements(migration.sql) if which == "sqlite" else [migration.sql]
+            found += [line.format(number=migration.number) for line in _RECORD[which]]
+    return found
 
 
 @cache
