@@ -19,6 +19,9 @@ from outbox.errors import ConfigError
 FILE_NAME = "outbox.toml"
 FILE_VARIABLE = "OUTBOX_CONFIG"
 
+PATHS = frozenset(("sendmail.spool",))
+"""Settings read here that name a file or a folder."""
+
 
 def find_file(path: Path | None = None) -> Path | None:
     """The file to read: the one named, which must exist, else the first that does. None: everything is default."""
@@ -67,13 +70,15 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def setting(key: str, path: Path | None = None) -> str:
-    """One setting of text, ``database`` or ``sendmail.spool``, by itself: from the environment, else from the file; a
-    path or a URL of one is made absolute. Empty when it is nowhere. Raises ConfigError.
+    """One setting of text, such as ``database`` or ``sendmail.spool``, by itself: from the environment, else from the
+    file; a path or a URL of one is made absolute. Empty when it is nowhere. Raises ConfigError.
     """
     text = os.environ.get(f"OUTBOX_{key.replace('.', '_').upper()}", "")
     if text:
         return _anchored(key, text, Path.cwd())
     file = find_file(path)
+    if file == Path(FILE_NAME) and _is_strangers(file):
+        file = machine_file() if machine_file().is_file() else None
     if file is None:
         return ""
     found: Any = read_file(file)
@@ -84,5 +89,14 @@ def setting(key: str, path: Path | None = None) -> str:
     return _anchored(key, found, file.absolute().parent) if found else ""
 
 
+def _is_strangers(file: Path) -> bool:
+    """Whether a file that happens to be where a command is run belongs to neither its user nor root. Who calls sendmail
+    in a folder of somebody else's must not have their mail written where that one likes.
+    """
+    return hasattr(os, "getuid") and file.lstat().st_uid not in (0, os.getuid())
+
+
 def _anchored(key: str, text: str, base: Path) -> str:
-    return anchor_url(text, base) if key == "database" else str(base / Path(text).expanduser())
+    if key == "database":
+        return anchor_url(text, base)
+    return str(base / Path(text).expanduser()) if key in PATHS else text

@@ -12,12 +12,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from outbox.core.address import ascii_domain, lane, wildcard
+from outbox.core.address import ascii_domain, wildcard
+from outbox.core.address import fold as fold
 from outbox.core.outcome import Scope
 from outbox.core.pause import Probe, Subject
 
@@ -276,16 +276,6 @@ class Registry:
         """Whether `address` is registered to `account`: may it stand in From, Sender or the return path there?"""
         route = self.resolve(address)
         return route is not None and route.account.name == account
-
-
-def fold(address: str) -> str:
-    """An address as it is registered and compared: a lane with the domain in its ASCII form (IDNA), so that
-    ``Ann@Bücher.example`` and ``ann@xn--bcher-kva.example`` are one.
-    """
-    local, at, domain = address.rpartition("@")
-    with suppress(ValueError):  # not a domain: it stays as it is, and equals only itself
-        domain = ascii_domain(domain)
-    return lane(local + at + domain)
 
 
 def tripped(failures: int, now: datetime) -> tuple[int, datetime | None]:

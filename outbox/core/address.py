@@ -16,6 +16,7 @@ routes, and ``<`` or ``>`` within a quoted local part, which too many relays mis
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from unicodedata import bidirectional, category, normalize
 
@@ -112,6 +113,16 @@ def lane(email: str) -> str:
         return email.lower()
     # Bytes that are not UTF-8, which a SQLite column may hold, stay what they are, too.
     return email.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+
+
+def fold(address: str) -> str:
+    """An address as it is registered and compared: a lane with the domain in its ASCII form (IDNA), so that
+    ``Ann@Bücher.example`` and ``ann@xn--bcher-kva.example`` are one.
+    """
+    local, at, domain = address.rpartition("@")
+    with suppress(ValueError):  # not a domain: it stays as it is, and equals only itself
+        domain = ascii_domain(domain)
+    return lane(local + at + domain)
 
 
 def domain_of(email: str) -> str:

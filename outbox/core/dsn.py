@@ -44,3 +44,8 @@ NO_DSN = Dsn()
 def xtext(text: str) -> str:
     """`text` (ASCII) as a parameter's value says it (RFC 3461 §4)."""
     return "".join(each if "!" <= each <= "~" and each not in "+=" else f"+{ord(each):02X}" for each in text)
+
+
+def unxtext(text: str) -> str:
+    """What a parameter's value says."""
+    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)

@@ -6,8 +6,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from outbox.core.account import fold
-from outbox.core.address import wildcard
+from outbox.core.address import fold, wildcard
 from outbox.core.secret import Secret
 
 _COST, _BLOCK, _LANES = 2**14, 8, 1

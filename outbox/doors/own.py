@@ -6,22 +6,25 @@ database is a DatabaseError that may pass; then nothing was written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from outbox.core.account import fold
-from outbox.core.address import wildcard
+from outbox.core.address import fold, wildcard
+from outbox.core.message import Message, senders_of
 from outbox.drivers import driver_for
 from outbox.enqueue import enqueue
-from outbox.errors import DatabaseError, InvalidMail
+from outbox.errors import DatabaseError, InvalidMail, InvalidMessage, Refused
 from outbox.mail import Mail
 
 if TYPE_CHECKING:
     from outbox.enqueue import Connection
 else:
     Connection = Any
+
+_ANY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -38,11 +41,37 @@ def connected(url: str, *, patience: float = 10.0) -> Iterator[Connection]:
         yield connection
 
 
-def is_registered(connection: Connection, address: str) -> bool:
-    """Whether mail may be sent from `address`: it, or all of its domain, is registered to an account."""
+def speakers(mail: Mail) -> tuple[str, ...]:
+    """Everybody whom a complete message names as its sender, its return path among them: who has to be registered.
+    Raises InvalidMail where that cannot be read.
+    """
+    columns: dict[str, Any] = mail.columns()
+    names = ("sender", "return_path", "raw")
+    try:
+        return senders_of(Message(1, "0", _ANY, **{name: columns[name] for name in names if name in columns}))
+    except InvalidMessage as invalid:
+        raise InvalidMail("sender", invalid.reason) from None
+
+
+def refusal(connection: Connection, addresses: Sequence[str]) -> str:
+    """Why the runner would not send what all of these speak for: one is not registered, or to another account than the
+    first. Empty where all is well.
+    """
+    accounts = {each: account_of(connection, each) for each in addresses}
+    for address, account in accounts.items():
+        if not account:
+            return f"{address} is not a registered sender"
+        if account != accounts[addresses[0]]:
+            return f"{address} is registered to another account than {addresses[0]}"
+    return ""
+
+
+def account_of(connection: Connection, address: str) -> str:
+    """To which account `address` is registered, by itself or with all of its domain. Empty: to none."""
     folded = fold(address)
-    sql = "SELECT count(*) FROM outbox_sender WHERE address IN (?, ?)"
-    return bool(rows(connection, sql, folded, wildcard(folded))[0][0])
+    sql = "SELECT address, account FROM outbox_sender WHERE address IN (?, ?)"
+    found = dict(rows(connection, sql, folded, wildcard(folded)))
+    return str(found.get(folded) or found.get(wildcard(folded), ""))
 
 
 def rows(connection: Connection, sql: str, *values: object) -> list[Any]:
@@ -98,11 +127,14 @@ def _postgres(url: str, patience: float) -> Iterator[Any]:
     connection: psycopg.Connection[Any] | None = None
     try:
         plain = f"{scheme.partition('+')[0]}://{rest}"
-        connection = psycopg.connect(plain, connect_timeout=max(2, int(patience)), autocommit=True)
+        seconds = max(2, int(patience))
+        connection = psycopg.connect(plain, connect_timeout=seconds, tcp_user_timeout=seconds * 1000, autocommit=True)
         connection.execute(f"SET lock_timeout = {int(patience * 1000)}")
         yield connection
     except (psycopg.IntegrityError, psycopg.DataError) as error:
         raise InvalidMail("message", f"the database refuses it: {str(error).strip()}") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(f"PostgreSQL: {str(error).strip()}", hint="docs/operate.md says which roles there are") from None
     except psycopg.Error as error:
         # Of a connection that fails, libpq's own words may have the URL in them, and with it the password.
         said = str(error).strip() if connection is not None else "it cannot be reached"

@@ -6,6 +6,7 @@ Postfix uses them. Nothing that is not needed is loaded: programs wait for it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -38,6 +39,21 @@ class Exit(IntEnum):
     CONFIG = 78
 
 
+_ENDS: tuple[tuple[type[Exception], Exit], ...] = (
+    (Usage, Exit.USAGE),
+    (ConfigError, Exit.CONFIG),
+    (InvalidMail, Exit.DATAERR),
+    (Refused, Exit.NOPERM),
+    (DatabaseError, Exit.TEMPFAIL),
+    (OutboxError, Exit.UNAVAILABLE),
+    (BrokenPipeError, Exit.IOERR),
+    (OSError, Exit.OSERR),
+    (MemoryError, Exit.OSERR),
+    (Exception, Exit.SOFTWARE),
+)
+"""How the command ends after an exception: the first that fits."""
+
+
 class Ended(Exception):
     """The command ends here, with this status, and `str()` for the person or the log."""
 
@@ -48,7 +64,16 @@ class Ended(Exception):
 
 def main() -> None:
     """The entry point."""
-    sys.exit(run(PurePath(sys.argv[0]).name, sys.argv[1:]))
+    status = run(PurePath(sys.argv[0]).name, sys.argv[1:])
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # who read it has gone
+        status = status or Exit.IOERR
+    # What was written is on its way, and nothing is open any more: the interpreter need not tidy up for 10 ms.
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def run(program: str, arguments: Sequence[str]) -> int:
@@ -56,29 +81,22 @@ def run(program: str, arguments: Sequence[str]) -> int:
     try:
         options = parse(program.removesuffix(".exe"), arguments)
         _TASKS[options.task](options)
-    except Usage as usage:
-        return _say(Exit.USAGE, str(usage))
     except Ended as ended:
         return _say(ended.status, str(ended))
-    except ConfigError as error:
-        return _say(Exit.CONFIG, str(error), error.hint)
-    except Refused as error:
-        return _say(Exit.NOPERM, str(error), error.hint)
-    except DatabaseError as error:
-        return _say(Exit.TEMPFAIL, str(error), error.hint)
-    except OutboxError as error:
-        return _say(Exit.UNAVAILABLE, str(error), error.hint)
-    except BrokenPipeError:
-        return Exit.IOERR
-    except OSError as error:
-        return _say(Exit.OSERR, f"{error.filename or ''} {error.strerror}".strip())
+    except KeyboardInterrupt:
+        return 128 + 2
+    except Exception as error:  # noqa: BLE001 -- a traceback is nothing to the program that called, a status is
+        status = next(status for kind, status in _ENDS if isinstance(error, kind))
+        if isinstance(error, OutboxError):
+            return _say(status, str(error), error.hint if status is not Exit.DATAERR else "")
+        return _say(status, str(error) if status is Exit.USAGE else f"{type(error).__name__}: {error}")
     return Exit.OK
 
 
 def _say(status: Exit, message: str, hint: str = "") -> int:
-    from outbox.log import one_line
-
-    print(f"{PROGRAM}: {one_line(message)}" + (f" ({one_line(hint)})" if hint else ""), file=sys.stderr)
+    if sys.stderr is not None:
+        said = f"{PROGRAM}: {message}" + (f" ({hint})" if hint else "")
+        print(" ".join(said.split()).encode("ascii", "backslashreplace").decode(), file=sys.stderr)
     return status
 
 
@@ -86,6 +104,10 @@ def _send(options: Options) -> None:
     from outbox.doors.sendmail.reading import TooLarge, read_message
     from outbox.doors.sendmail.submit import NoRecipient, mail_of, submit
 
+    if not options.recipients and not options.from_header:
+        raise Ended(Exit.USAGE, "no recipient: name one, or give -t")
+    if sys.stdin is None:
+        raise Ended(Exit.NOINPUT, "standard input is closed")
     try:
         raw = read_message(sys.stdin.buffer, dot_ends=options.dot_ends)
     except TooLarge as error:
@@ -95,9 +117,7 @@ def _send(options: Options) -> None:
     try:
         mail = mail_of(options, raw)
     except NoRecipient:
-        raise Ended(Exit.USAGE, "no recipient: name one, or give -t") from None
-    except InvalidMail as error:
-        raise Ended(Exit.DATAERR, str(error)) from None
+        raise Ended(Exit.USAGE, "no recipient: there is none in To, Cc and Bcc") from None
     try:
         message_id = submit(mail)
     except DatabaseError as error:
@@ -110,15 +130,16 @@ def _send(options: Options) -> None:
 def _spool(mail: Mail, trouble: DatabaseError) -> None:
     """The database is away: keep the mail all the same, if that was provided for."""
     from outbox.clock import Clock
-    from outbox.doors.sendmail.submit import spool
+    from outbox.doors.sendmail.spool import spool
 
     try:
         kept = spool(mail, Clock())
     except OSError as error:
-        raise Ended(Exit.CANTCREAT, f"{trouble}; and the spool: {error.filename}: {error.strerror}") from None
+        raise Ended(Exit.TEMPFAIL, f"{trouble}; and the spool: {error.filename}: {error.strerror}") from None
     if kept is None:
         raise trouble
-    print(f"{PROGRAM}: {trouble}; kept as {kept}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"{PROGRAM}: {trouble}; kept as {kept}", file=sys.stderr)
 
 
 def _queue(options: Options) -> None:
@@ -138,6 +159,8 @@ def _serve(options: Options) -> None:
         from outbox.doors.smtpd.stdio import serve
     except ImportError:
         raise Ended(Exit.UNAVAILABLE, "-bs needs the extra: pip install 'mail-outbox[smtpd]'") from None
+    if sys.stdin is None or sys.stdout is None:
+        raise Ended(Exit.NOINPUT, "standard input or output is closed")
     serve()
 
 

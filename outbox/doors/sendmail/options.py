@@ -50,12 +50,18 @@ class Options:
     flush: tuple[str, str] | None = None
 
 
-_IGNORED = frozenset("GimnUv")
-"""Flags without an argument: -i and -v have their own meaning before this is asked."""
+_FLAGS = frozenset("GIUcimntvx")
+"""Letters without an argument; they may run together, and the last may be one that takes one: ``-tif ann@…``."""
 
-_IGNORED_WITH_ARGUMENT = frozenset("AhLpd")
+_IGNORED_WITH_ARGUMENT = frozenset("ALehp")
+_IGNORED_WITH_REST = frozenset("d")
+"""``-d0-99.1``: an argument only where it is in the same word."""
+
 _TASKS = {"m": Task.SEND, "p": Task.QUEUE, "s": Task.SERVE, "i": Task.NOTHING}
 _ENVID = re.compile(r"[!-~]{1,100}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FILES = re.compile(r"file|dir|path|map|socket|errorheader|savefromline")
+"""In the names of options of a sendmail.cf: those that name files."""
 
 
 def parse(program: str, arguments: Sequence[str]) -> Options:
@@ -69,44 +75,45 @@ def parse(program: str, arguments: Sequence[str]) -> Options:
             break
         if not word.startswith("-") or word == "-":
             options.recipients.append(word)
-            continue
-        _flag(options, word[1], word[2:], waiting)
+        else:
+            _letters(options, word[1:], waiting)
+    for each in options.recipients:
+        if not each.strip():
+            raise Usage("a recipient is empty")
     return options
 
 
-def _flag(options: Options, letter: str, rest: str, waiting: list[str]) -> None:
-    if letter in _SETTERS:
-        _SETTERS[letter](options, rest or _argument(letter, waiting))
-    elif letter == "b":
-        options.task = _task(rest)
-    elif letter == "q":
-        options.task, options.flush = Task.FLUSH, _flush(rest, waiting)
-    elif letter == "o":
-        _old_option(options, rest)
-    elif letter in ("X", "C"):
-        raise Usage(f"-{letter} names a file, which is not read or written for whoever calls this")
-    elif letter in _IGNORED_WITH_ARGUMENT:
-        if not rest and letter != "d":
-            _argument(letter, waiting)
-    else:
-        _letters(options, letter + rest)
-
-
-def _letters(options: Options, letters: str) -> None:
-    """Flags without arguments, which may run together: ``-ti``."""
-    for place, each in enumerate(letters):
-        if each == "t":
-            options.from_header = True
-        elif each == "i":
-            options.dot_ends = False
-        elif each == "v":
-            options.verbose = True
-        elif each == "I" and place == 0:
-            options.task = Task.NOTHING
-        elif each in _SETTERS and place:  # -tfann@example.net
-            raise Usage(f"-{letters}: give -{each} by itself")
-        elif each not in _IGNORED:
+def _letters(options: Options, letters: str, waiting: list[str]) -> None:
+    """One word of them: flags, until one takes what follows it, or else the next word, as its argument."""
+    for place, each in enumerate(letters, 1):
+        rest = letters[place:]
+        if each in _FLAGS:
+            _flag(options, each)
+        elif each in _IGNORED_WITH_REST:
+            return
+        elif each == "q":
+            _queue(options, rest, waiting)
+            return
+        elif each in _SETTERS or each in _IGNORED_WITH_ARGUMENT:
+            value = rest or _argument(each, waiting)
+            if each in _SETTERS:
+                _SETTERS[each](options, value)
+            return
+        elif each in ("X", "C"):
+            raise Usage(f"-{each} names a file, which is not read or written for whoever calls this")
+        else:
             raise Usage(f"there is no option -{each}")
+
+
+def _flag(options: Options, letter: str) -> None:
+    if letter == "t":
+        options.from_header = True
+    elif letter == "i":
+        options.dot_ends = False
+    elif letter == "v":
+        options.verbose = True
+    elif letter == "I":
+        options.task = Task.NOTHING
 
 
 def _argument(letter: str, waiting: list[str]) -> str:
@@ -115,39 +122,52 @@ def _argument(letter: str, waiting: list[str]) -> str:
     return waiting.pop(0)
 
 
-def _task(rest: str) -> Task:
-    if rest not in _TASKS:
-        raise Usage(f"-b{rest} is not offered" if rest else "-b needs an argument")
-    return _TASKS[rest]
+def _set_task(options: Options, value: str) -> None:
+    if value not in _TASKS:
+        raise Usage(f"-b{value} is not offered")
+    options.task = _TASKS[value]
 
 
-def _flush(rest: str, waiting: list[str]) -> tuple[str, str] | None:
-    """-q, -q30m: all of it; -qI, -qR, -qS: by id, recipient, sender."""
-    if not rest or rest[0].isdigit():
-        return None
-    if rest[0] not in "IRS":
+def _queue(options: Options, rest: str, waiting: list[str]) -> None:
+    """-q: all of it; -qI, -qR, -qS: by id, recipient, sender. -q30m is for a daemon, and means nothing here."""
+    if rest[:1].isdigit():
+        return
+    if rest and rest[0] not in "IRS":
         raise Usage(f"-q{rest} is not offered")
-    return rest[0], rest[1:] or _argument(f"q{rest[0]}", waiting)
+    options.task = Task.FLUSH
+    if rest:
+        text = rest[1:] or _argument(f"q{rest[0]}", waiting)
+        if rest[0] == "I" and not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise Usage(f"-qI {text}: an id is a number; mailq shows them")
+        options.flush = (rest[0], text)
 
 
-def _old_option(options: Options, rest: str) -> None:
+def _set_old(options: Options, value: str) -> None:
     """-oi: no lone dot; -oQ names a directory; the others mean nothing here."""
-    if rest == "i":
+    if value == "i":
         options.dot_ends = False
-    elif rest[:1] in ("Q", "X", "C"):
-        raise Usage(f"-o{rest} names a file, which is not read or written for whoever calls this")
+    elif value[:1] in ("Q", "X", "C", "A", "S", "H"):
+        raise Usage(f"-o{value} names a file, which is not read or written for whoever calls this")
 
 
 def _set_sender(options: Options, value: str) -> None:
-    options.sender = "" if value == "<>" else value
+    """A path in angles, as SMTP has it, will do. No address has white space or control characters outside quotes, and
+    what has is somebody's attempt to write more of the header, or of a command line.
+    """
+    bare = value[1:-1] if value.startswith("<") and value.endswith(">") else value
+    if _CONTROL.search(value) or (" " in bare and '"' not in bare):
+        raise Usage(f"-f {value!r} is no address")
+    options.sender = bare
 
 
 def _set_full_name(options: Options, value: str) -> None:
+    if _CONTROL.search(value):
+        raise Usage("-F: there is a control character in the name")
     options.full_name = value
 
 
 def _set_notify(options: Options, value: str) -> None:
-    words = value.lower().split(",")
+    words = list(dict.fromkeys(value.lower().split(",")))
     if words != ["never"] and not set(words) <= {"success", "failure", "delay"}:
         raise Usage(f"-N {value}: never, or of success, failure and delay")
     options.dsn_notify = ",".join(words)
@@ -173,11 +193,13 @@ def _set_body(options: Options, value: str) -> None:
 def _set_long(options: Options, value: str) -> None:
     """-O name=value: those that name files are refused, the others mean nothing here."""
     name = value.partition("=")[0].lower()
-    if name in ("queuedirectory", "aliasfile", "statusfile", "errorheader", "hoststatusdirectory", "savefromline"):
+    if _FILES.search(name):
         raise Usage(f"-O {value} names a file, which is not read or written for whoever calls this")
 
 
 _SETTERS = {
+    "b": _set_task,
+    "o": _set_old,
     "f": _set_sender,
     "r": _set_sender,
     "F": _set_full_name,

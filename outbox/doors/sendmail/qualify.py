@@ -24,6 +24,11 @@ def qualified(address: str, domain: str) -> str:
     return f"{address}@{domain}"
 
 
+def qualified_list(text: str, domain: str) -> str:
+    """The same for addresses separated by commas, with or without names, as an argument may have them."""
+    return _value(text.encode("utf-8", "surrogateescape"), domain.encode()).decode("utf-8", "surrogateescape")
+
+
 def qualified_header(raw: bytes, domain: str) -> bytes:
     """The message with every bare name in its address fields qualified. All else stays as it is, byte for byte."""
     end = _EMPTY_LINE.search(raw)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from outbox.core.user import User
-from outbox.doors.own import connected, is_registered, rows
-from outbox.enqueue import enqueue
+from outbox.doors.own import connected, refusal, rows
+from outbox.enqueue import enqueue_many
 from outbox.errors import DatabaseError
 from outbox.mail import Mail
 
@@ -30,15 +30,18 @@ class Counter:
         self._open: AbstractContextManager[Any] | None = None
         self._connection: Any = None
 
-    async def is_registered(self, address: str) -> bool:
-        return await self._ask(lambda connection: is_registered(connection, address))
+    async def refusal(self, addresses: Sequence[str], name: str) -> str:
+        """Why mail of these senders is not taken, from the user of this name (empty: nobody has logged in). Empty where
+        it is.
+        """
+        return await self._ask(lambda connection: _refusal(connection, addresses, name))
 
-    async def commit(self, mail: Mail) -> int | None:
-        """Its id, when it is committed. Raises, besides, what the database refuses of it."""
-        return await self._ask(lambda connection: enqueue(connection, mail, source=self._source))
+    async def commit(self, mails: Sequence[Mail]) -> list[int | None]:
+        """Their ids, when all of them are committed, in one transaction. Raises, besides, what the database refuses."""
+        return await self._ask(lambda connection: enqueue_many(connection, mails, source=self._source))
 
-    async def users(self) -> dict[str, User]:
-        return await self._ask(_users)
+    async def user(self, name: str) -> User | None:
+        return await self._ask(lambda connection: _user(connection, name))
 
     async def close(self) -> None:
         await self._in_thread(self._hang_up)
@@ -52,12 +55,9 @@ class Counter:
 
     def _served(self, verb: Callable[[Any], T]) -> T:
         if self._open is None:
-            self._open = connected(self._url, patience=PATIENCE)
-            try:
-                self._connection = self._open.__enter__()
-            except BaseException:
-                self._open = None
-                raise
+            opening = connected(self._url, patience=PATIENCE)
+            self._connection = opening.__enter__()
+            self._open = opening
         try:
             return verb(self._connection)
         except Exception as error:
@@ -69,10 +69,20 @@ class Counter:
 
     def _hang_up(self) -> None:
         if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = None
+            opened, self._open = self._open, None
+            opened.__exit__(None, None, None)
 
 
-def _users(connection: Any) -> dict[str, User]:
-    found = rows(connection, "SELECT name, password_hash, senders FROM outbox_user")
-    return {name: User(name, password_hash, tuple((senders or "").split())) for name, password_hash, senders in found}
+def _refusal(connection: Any, addresses: Sequence[str], name: str) -> str:
+    why = refusal(connection, addresses)
+    if why or not name:
+        return why
+    user = _user(connection, name)  # who was removed since the login has nothing to say any more
+    if user is None:
+        return f"{name} is no user any more"
+    return next((f"{name} may not send from {each}" for each in addresses if not user.may_send(each)), "")
+
+
+def _user(connection: Any, name: str) -> User | None:
+    found = rows(connection, "SELECT name, password_hash, senders FROM outbox_user WHERE name = ?", name)
+    return next((User(each, stored, tuple((senders or "").split())) for each, stored, senders in found), None)

@@ -1,13 +1,15 @@
-"""What is answered to MAIL, RCPT and DATA. The dialogue itself is aiosmtpd's."""
+"""What is answered to MAIL, RCPT and DATA."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from outbox.core.address import parse_address
-from outbox.core.raw import addresses_in, read_fields, speaker_of
-from outbox.core.user import User
+from outbox.core.dsn import unxtext
+from outbox.core.raw import read_fields, speaker_of
+from outbox.doors.own import speakers
 from outbox.doors.smtpd.counter import Counter
 from outbox.errors import DatabaseError, InvalidMail
 from outbox.mail import Mail
@@ -18,6 +20,7 @@ MOST_RECIPIENTS = 1000
 """Of one transaction (RFC 5321 §4.5.3.1.8 asks for 100 at least)."""
 
 NULL_PATH = "<>"
+AWAY = "451 4.3.0 The database is not available; try again later"
 
 
 class Handler:
@@ -26,15 +29,24 @@ class Handler:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
 
-    async def handle_MAIL(  # noqa: N802 -- the name is aiosmtpd's
+    async def handle_EHLO(  # noqa: N802 -- the names are aiosmtpd's
+        self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        offered = [f"250-{each}" for each in ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")]
+        return [*responses[:-1], *offered, responses[-1]]
+
+    async def handle_MAIL(  # noqa: N802
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
     ) -> str:
         if address not in ("", NULL_PATH):  # whom a notification is from, its header says
-            refusal = await self._refusal(session, address)
+            refusal = await self._refusal(session, (address,))
             if refusal:
                 return refusal
         envelope.mail_from = address or NULL_PATH
         envelope.mail_options.extend(options)
+        envelope.dsn_ret = server.asked.get("RET", "").lower() or None
+        envelope.dsn_envid = unxtext(server.asked.get("ENVID", "")) or None
         return "250 2.1.0 Ok"
 
     async def handle_RCPT(  # noqa: N802
@@ -45,57 +57,63 @@ class Handler:
         try:
             parse_address(address)
         except ValueError as error:
-            return f"553 5.1.3 {error}"
+            return f"553 5.1.3 {_said(error)}"
         envelope.rcpt_tos.append(address)
-        envelope.rcpt_options.extend(options)
+        envelope.rcpt_options.append(server.asked.get("NOTIFY", "").lower())
         return "250 2.1.5 Ok"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         try:
-            mail, spoken = _mail(envelope)
-        except ValueError as error:
-            return f"550 5.6.0 {_said(error)}"
-        for each in spoken:
-            refusal = await self._refusal(session, each)
+            mails = _mails(envelope)
+            refusal = await self._refusal(session, speakers(mails[0]))
             if refusal:
                 return refusal
-        try:
-            message_id = await self._counter.commit(mail)
+            ids = await self._counter.commit(mails)
         except DatabaseError as error:
-            log.error("a mail from %s was not taken: %s", mail.sender, error)
-            return "451 4.3.0 The database is not available; try again later"
-        except InvalidMail as error:
+            log.error("a mail from %s was not taken: %s", envelope.mail_from, error)
+            return AWAY
+        except ValueError as error:
             return f"550 5.6.0 {_said(error)}"
-        return f"250 2.0.0 Ok: queued as {message_id}"
+        return f"250 2.0.0 Ok: queued as {', '.join(map(str, ids))}"
 
-    async def _refusal(self, session: Any, address: str) -> str:
+    async def _refusal(self, session: Any, addresses: Sequence[str]) -> str:
         """Why mail may not be sent from there; empty when it may."""
-        user: User | None = getattr(session, "auth_data", None)
         try:
-            registered = await self._counter.is_registered(address)
-        except ValueError:  # no address
-            return f"553 5.1.7 {address} is not an address"
+            why = await self._counter.refusal(addresses, getattr(session, "auth_data", None) or "")
         except DatabaseError as error:
             log.error("%s", error)
-            return "451 4.3.0 The database is not available; try again later"
-        if not registered:
-            return f"550 5.7.1 {address} is not a registered sender"
-        if isinstance(user, User) and not user.may_send(address):
-            return f"550 5.7.1 {user.name} may not send from {address}"
-        return ""
+            return AWAY
+        return f"550 5.7.1 {_one_line(why)}" if why else ""
 
 
-def _mail(envelope: Any) -> tuple[Mail, list[str]]:
-    """The mail, and everybody whom its header names as a sender."""
+def _mails(envelope: Any) -> list[Mail]:
+    """One; or one for each kind of notification that recipients want, which a mail can ask for one of. Raises
+    ValueError.
+    """
     content: bytes = envelope.content
-    fields = read_fields(content)
-    null = envelope.mail_from == NULL_PATH
-    sender = speaker_of(fields).email if null else envelope.mail_from
-    spoken = [each.wire for each in addresses_in(fields, "from", "sender", "resent-from", "resent-sender")]
-    mail = Mail.from_message(content, sender=sender, to=envelope.rcpt_tos, return_path=NULL_PATH if null else None)
-    return mail, list(dict.fromkeys([sender, *spoken]))
+    is_null = envelope.mail_from == NULL_PATH
+    sender = speaker_of(read_fields(content)).email if is_null else envelope.mail_from
+    groups: dict[str, list[str]] = {}
+    for address, notify in zip(envelope.rcpt_tos, envelope.rcpt_options, strict=True):
+        groups.setdefault(notify, []).append(address)
+    return [
+        Mail.from_message(
+            content,
+            sender=sender,
+            to=recipients,
+            return_path=NULL_PATH if is_null else None,
+            dsn_notify=notify or None,
+            dsn_ret=envelope.dsn_ret,
+            dsn_envid=envelope.dsn_envid,
+        )
+        for notify, recipients in groups.items()
+    ]
 
 
 def _said(error: ValueError) -> str:
-    reason = error.reason if isinstance(error, InvalidMail) else str(error)
-    return " ".join(reason.split())[:400]
+    return _one_line(error.reason if isinstance(error, InvalidMail) else str(error))
+
+
+def _one_line(text: str) -> str:
+    """For a reply, in which there is room for 512 octets."""
+    return " ".join(text.split())[:400].encode("utf-8", "backslashreplace").decode()

@@ -7,28 +7,33 @@ import os
 import socket
 import sys
 import threading
+from contextlib import suppress
 
-from aiosmtpd.smtp import SMTP
-
-from outbox.configfile import setting
+from outbox.doors.sendmail.submit import database
 from outbox.doors.smtpd.counter import Counter
+from outbox.doors.smtpd.dialogue import Dialogue
 from outbox.doors.smtpd.handler import Handler
-from outbox.errors import ConfigError
-from outbox.mail import MAX_CONTENT
+from outbox.doors.smtpd.server import quiet
 
 
 def serve() -> None:
-    """Until QUIT, or the end of the input. Raises ConfigError, DatabaseError."""
-    url = setting("database")
-    if not url:
-        raise ConfigError("no database is configured", hint="set OUTBOX_DATABASE")
+    """Until QUIT, or the end of the input: what came before it is answered. Raises ConfigError, and BrokenPipeError
+    when nobody reads the answers.
+
+    Files, pipes and terminals are read and written by two threads: an event loop cannot wait for all of them.
+    """
+    url = database()
+    quiet()
     ours, theirs = socket.socketpair()
-    copier = threading.Thread(target=_copy_in, args=(theirs,), daemon=True)
-    copier.start()
-    writer = threading.Thread(target=_copy_out, args=(theirs,), daemon=True)
+    # Whoever started us may leave the input open after QUIT: nothing waits for its reader.
+    threading.Thread(target=_copy_in, args=(theirs,), daemon=True).start()
+    fault: list[OSError] = []
+    writer = threading.Thread(target=_copy_out, args=(theirs, fault), daemon=True)
     writer.start()
     asyncio.run(_speak(url, ours))
-    writer.join(5)
+    writer.join()
+    if fault:
+        raise fault[0]
 
 
 async def _speak(url: str, end: socket.socket) -> None:
@@ -36,28 +41,33 @@ async def _speak(url: str, end: socket.socket) -> None:
     counter = Counter(url, "sendmail")
     over = loop.create_future()
 
-    class Spoken(SMTP):
+    class Spoken(Dialogue):
         def connection_lost(self, error: Exception | None) -> None:
             super().connection_lost(error)
             if not over.done():
                 over.set_result(None)
 
-    def protocol() -> SMTP:
-        handler = Handler(counter)
-        return Spoken(handler, data_size_limit=MAX_CONTENT, enable_SMTPUTF8=True, ident="Outbox", loop=loop)
+    def dialogue() -> Dialogue:
+        return Spoken(Handler(counter), set(), hostname=socket.gethostname(), loop=loop)
 
-    await loop.connect_accepted_socket(protocol, end)
+    await loop.connect_accepted_socket(dialogue, end)
     await over
     await counter.close()
 
 
 def _copy_in(end: socket.socket) -> None:
-    while octets := os.read(sys.stdin.fileno(), 65536):
-        end.sendall(octets)
-    end.shutdown(socket.SHUT_WR)
+    with suppress(OSError):  # the dialogue is over
+        while octets := os.read(sys.stdin.fileno(), 65536):
+            end.sendall(octets)
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_WR)
 
 
-def _copy_out(end: socket.socket) -> None:
-    while octets := end.recv(65536):
-        sys.stdout.buffer.write(octets)
-        sys.stdout.buffer.flush()
+def _copy_out(end: socket.socket, fault: list[OSError]) -> None:
+    try:
+        while octets := end.recv(65536):
+            sys.stdout.buffer.write(octets)
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        fault.append(error)
+        end.close()  # whom nobody hears stops speaking
