@@ -41,6 +41,7 @@ CONTENTS = {
     "rule": ("rule", "What to make of a relay's refusals, where its codes say something else"),
     "suppress": ("suppress", "Addresses and domains that nothing is sent to"),
     "pickup": ("pickup", "Folders in which programs drop their mail as files"),
+    "import-mqd": ("import_mqd", "Take over accounts, senders and folders of a Mail Queue Dispatcher"),
     "smtpd": ("smtpd", "Take mail by SMTP, until stopped"),
     "user": ("user", "Who may hand over mail to outbox smtpd"),
     "key": ("key", "The keys that seal passwords, OAuth tokens and DKIM keys"),

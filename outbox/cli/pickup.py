@@ -73,7 +73,7 @@ def add(
         archive,
     )
     _refuse_nested(folder)
-    _make(folder, force=force)
+    make(folder, force=force)
     with session.database() as db, db.atomic():
         pickup.add_folder(db, folder, session.act())
     output.say(f"watching {path}; what cannot be sent goes to {folder.badmail}")
@@ -222,7 +222,7 @@ def _refuse_nested(folder: Folder) -> None:
             raise typer.BadParameter("must be another folder than PATH", param_hint=option)
 
 
-def _make(folder: Folder, *, force: bool) -> None:
+def make(folder: Folder, *, force: bool) -> None:
     """Its directories, for this user alone where they are new. Raises Refused for one that everybody may write to."""
     for path in filter(None, (folder.path, folder.badmail, folder.sentmail)):
         try:
