@@ -9,7 +9,7 @@ I2   nothing that was rolled back was accepted
 I3   of every recipient at most 1 + doubts copies were accepted
 I4   what is called sent was accepted, and every recipient of it has a 2xx
 I5   the rows are those that were committed
-I6   with `hold` nobody got a second copy
+I6   with `hold` nobody got a second copy, but what a person has resolved to send again
 I7   no attempt is open but of what is being sent
 I8   the claim numbers of a message only grow
 I9   the database is sound
@@ -19,6 +19,7 @@ I10  every copy of a message has the same bytes
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -68,6 +69,7 @@ def broken(
             " ON d.message_id = o.id"
         )
     }
+    resent = _resent(query)
     found = {
         "I1": _unexplained(query) + (_lost(query, journal) if at_rest else []),
         "I2": [name for name in journal.contents if name not in rows],
@@ -80,7 +82,7 @@ def broken(
         "I6": [
             (*key, count)
             for key, count in journal.copies.items()
-            if count > 1 and key[0] in rows and rows[key[0]][3] == "hold"
+            if key[0] in rows and rows[key[0]][3] == "hold" and count > 1 + resent[rows[key[0]][0]]
         ],
         "I7": query(
             "SELECT a.message_id, a.claim_no FROM outbox_attempt a JOIN outbox_delivery d USING (message_id)"
@@ -91,6 +93,12 @@ def broken(
         "I10": [name for name, each in journal.contents.items() if len(each) > 1],
     }
     return {name: each for name, each in found.items() if each}
+
+
+def _resent(query: Query) -> Counter[int]:
+    """How often a person has said of a message in doubt that it is to be sent again."""
+    said = query("SELECT filter FROM outbox_journal WHERE verb = 'resolve-resend'")
+    return Counter(int(number) for (ids,) in said for number in re.findall(r"\d+", ids))
 
 
 def _lost(query: Query, journal: Journal) -> list[Any]:

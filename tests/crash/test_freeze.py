@@ -116,28 +116,28 @@ def test_a_runner_that_others_have_declared_dead_claims_nothing_under_its_old_id
 
 
 def test_a_runner_that_is_frozen_in_the_middle_of_its_transaction_stops_nobody(postgres_site: Site) -> None:
-    """It keeps the rows that it has locked, and only those."""
+    """It keeps the rows that it has locked, and only those: here of a result that it is writing."""
     site = postgres_site
     with Relay() as relay:
         site.register(relay.port)
         with site.run(**LEASE) as first:
             first.started()
             with site.db.atomic():
-                site.query("LOCK TABLE outbox_attempt IN EXCLUSIVE MODE")
+                site.query("LOCK TABLE outbox_recipient IN EXCLUSIVE MODE")
                 with closing(connect(site.url)) as application:
                     application.execute_sql(
                         "INSERT INTO outbox (sender, recipients, text_body) VALUES (%s, %s, 'Thanks')",
                         (SHOP, "ann@example.net"),
                     )
-                waiting = "SELECT 1 FROM pg_locks WHERE relation = 'outbox_attempt'::regclass AND NOT granted"
-                eventually(lambda: site.query(waiting), "it has claimed, and waits to open the attempt")
+                waiting = "SELECT 1 FROM pg_locks WHERE relation = 'outbox_recipient'::regclass AND NOT granted"
+                eventually(lambda: site.query(waiting), "it has settled, and waits to write the recipient")
                 first.freeze()
-            # Now the server has let it open the attempt, and it stands still with its claim uncommitted.
+            # Now the server has let it write the recipient, and it stands still with its result uncommitted.
             with site.run(**LEASE) as second:
                 second.says(f"{first.started()}[0-9a-f]* is dead")
                 site.insert(5)
                 eventually(lambda: site.states().get("sent") == 5, "the others are sent", 3)
-                assert site.states() == {"sent": 5, "queued": 1}
+                assert site.states() == {"sent": 5, "sending": 1}
                 first.resume()
                 site.until(sent=6)
         assert len(relay.messages) == 6
