@@ -12,6 +12,8 @@ _FIELD = re.compile(
 )
 _BARE = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 _WITH_COMMENT = re.compile(rb"[ \t]*([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)[ \t]*\(([^()\\\r\n]*)\)[ \t]*")
+_ANGLES = re.compile(rb"((?:^|[ \t\n\"])[ \t]*)<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)>([ \t\r\n]*)\Z")
+_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*+"|\([^()]*+\)|<[^<>]*+>|,|[^,"(<]++|.', re.DOTALL)
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 
 
@@ -37,20 +39,24 @@ def qualified_header(raw: bytes, domain: str) -> bytes:
 
 
 def _value(value: bytes, domain: bytes) -> bytes:
-    if b'"' in value or b"<" in value.replace(b"<>", b"") or (b"@" in value and b"," not in value):
-        return _in_angles(value, domain)
-    return b",".join(_one(each, domain) for each in value.split(b","))
+    """Each address by itself; a comma in quotes, in a comment or in angles separates none."""
+    parts = [b""]
+    for piece in _PIECE.findall(value):
+        if piece == b",":
+            parts.append(b"")
+        else:
+            parts[-1] += piece
+    return b",".join(_one(each, domain) for each in parts)
 
 
 def _one(text: bytes, domain: bytes) -> bytes:
-    """``root`` → ``root@example.com``; ``root (Cron Daemon)`` → ``"Cron Daemon" <root@example.com>``."""
+    """``root`` → ``root@example.com``; ``root (Cron Daemon)`` → ``"Cron Daemon" <root@example.com>``; ``Root <root>`` →
+    ``Root <root@example.com>``.
+    """
     bare = text.strip()
     if _BARE.fullmatch(bare):
         return text.replace(bare, bare + b"@" + domain)
     named = _WITH_COMMENT.fullmatch(text)
-    return b' "%b" <%b@%b>' % (named[2], named[1], domain) if named else text
-
-
-def _in_angles(value: bytes, domain: bytes) -> bytes:
-    """``Cron Daemon <root>`` → ``Cron Daemon <root@example.com>``."""
-    return re.sub(rb"<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)>", lambda found: b"<%b@%b>" % (found[1], domain), value)
+    if named:
+        return b' "%b" <%b@%b>' % (named[2].replace(b'"', b"'"), named[1], domain)
+    return _ANGLES.sub(lambda found: b"%b<%b@%b>%b" % (found[1], found[2], domain, found[3]), text)
