@@ -24,7 +24,7 @@ from outbox.core.header import MAX_FIELDS, check_header, check_text
 from outbox.core.message import NULL_PATH, Attachment, Message, recipients_of, senders_of
 from outbox.core.mime import check_attachment
 from outbox.core.pieces import join
-from outbox.core.raw import compose_raw, read_fields, speaker_of, written
+from outbox.core.raw import compose_raw, read_fields, speaker_of, subject_of, written
 from outbox.core.render import render
 from outbox.errors import InvalidMail, InvalidMessage
 
@@ -250,7 +250,7 @@ def _raw(mail: Mail) -> dict[str, object]:
         raise InvalidMail("raw", f"it is larger than {MAX_CONTENT} bytes")
     if not mail.raw:
         raise InvalidMail("raw", "it is empty")
-    return {"raw": mail.raw}
+    return {"raw": mail.raw, "subject": subject_of(mail.raw)[:MAX_SUBJECT] or None}
 
 
 def _check_raw(columns: dict[str, Any]) -> None:

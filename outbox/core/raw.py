@@ -130,6 +130,22 @@ def _is_international(message: email.message.Message) -> bool:
     )
 
 
+def subject_of(raw: bytes) -> str:
+    """The Subject of a raw message, decoded, on one line, for whoever looks for it in a list. Empty where there is
+    none, or none that can be read: what is sent is the message.
+    """
+    from email.errors import HeaderParseError
+    from email.header import decode_header, make_header
+
+    try:
+        text = value_of(read_fields(raw), "subject")
+        if "=?" in text:
+            text = str(make_header(decode_header(text)))
+    except (ValueError, LookupError, HeaderParseError):
+        return ""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def value_of(fields: Fields, name: str) -> str:
     """The value of the first field of this (lower-case) name, or ``""``."""
     return next((unfolded(field) for seen, field in fields if seen == name), "")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from outbox.core.lines import has_long_line, with_crlf
 from outbox.core.message import Message, Recipient, recipients_of, senders_of
+from outbox.core.raw import subject_of
 from outbox.core.render import message_id, render
 from outbox.errors import InvalidMessage
 from tests.core.reading import PLAIN
@@ -309,3 +310,19 @@ def test_a_sender_or_return_path_that_is_no_bare_address_fails(columns: dict[str
     with pytest.raises(InvalidMessage) as raised:
         senders_of(replace(PLAIN, **columns))
     assert raised.value.status == "5.1.7"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b"Order 7", "Order 7"),
+        (b"=?utf-8?q?Ch=C3=A8re?= maman", "Chère maman"),
+        ("Süß".encode(), "Süß"),
+        (b"folded\r\n here", "folded here"),
+        (b"=?utf-8?q?a=0AX-Evil=3A_b?=", "a X-Evil: b"),
+        (b"=?nope?q?x?=", ""),
+        (b"=?utf-8?b?a?=", ""),
+    ],
+)
+def test_a_subject_is_read_for_lists_or_left_out(written: bytes, read: str) -> None:
+    assert subject_of(b"Subject: " + written + b"\r\n\r\nbody\r\n") == read

@@ -96,7 +96,7 @@ class Accepting(TestCase):
     def test_send_verbose_name(self) -> None:
         EmailMessage("Subject", "Content", '"Firstname Sürname, Dr." <shop@example.com>', [ANN]).send()
         assert self.the_message()["from"].addresses[0].display_name == "Firstname Sürname, Dr."
-        assert rows("sender, sender_name, source") == [(SHOP, "Firstname Sürname, Dr.", "django")]
+        assert rows("sender, sender_name, subject, source") == [(SHOP, "Firstname Sürname, Dr.", "Subject", "django")]
 
     def test_plaintext_and_html_send_mail(self) -> None:
         send_mail("Subject", "Content", None, [ANN], html_message="<b>Content</b>")
