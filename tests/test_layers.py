@@ -48,6 +48,7 @@ ROOMS = {
     # What people use.
     "cli": "anything",
     "demo": "outbox core errors clock runner store",
+    "testing": "core errors clock config keys vault runner smtp store demo",
     "__main__": "cli",
 }
 
@@ -57,16 +58,17 @@ LIBRARIES = {
     "apscheduler": "runner.schedule",
     "authlib": "oauth.endpoint",
     "cryptography": "vault keypair",
-    "django": "doors.django",
+    "django": "doors.django testing.django",
     "httpx2": "oauth.endpoint runner.webhook",
     "jinja2": "templates",
     "peewee": "store",
     "playhouse": "store",
     "psycopg": "store doors.own",
-    "pydantic": "config",
+    "pydantic": "config testing.rehearsal",
     "pydantic_settings": "config",
+    "pytest": "testing.plugin",
     "rich": "cli",
-    "sqlite3": "store demo doors.own cli.doctor",  # demo, doors: like an application; doctor: its version
+    "sqlite3": "store demo doors.own cli.doctor testing.plugin",  # like an application, but for doctor: its version
     "typer": "cli",
     "watchfiles": "runner.pickups",
 }

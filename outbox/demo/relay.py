@@ -1,7 +1,7 @@
 """An SMTP server on loopback that takes mail for everybody, but for the few addresses its script is about.
 
 It speaks enough of RFC 5321 for one honest client: EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, QUIT, and PIPELINING. It
-keeps who got what, never the bodies.
+keeps who got what, never the bodies. `outbox.testing` derives a relay from it that answers by a script.
 
 LIMITS: no TLS, no AUTH, no deadlines. It is for a demonstration, not a relay for anything.
 """
@@ -84,6 +84,10 @@ class Relay:
             conversation.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
 
+    def answer_to_sender(self, address: str) -> str:
+        """The reply to MAIL."""
+        return "250 2.1.0 go on"
+
     def answer_to(self, address: str) -> str:
         """The reply to RCPT."""
         if address in self._refused:
@@ -97,8 +101,8 @@ class Relay:
         self.answers.append(Answer(address, reply))
         self.on_answer(self.answers[-1])
 
-    def accept(self, recipients: list[str], content: bytes) -> str:
-        """Take a mail. Returns the reply to its dot."""
+    def accept(self, sender: str, recipients: list[str], content: bytes) -> str:
+        """Take a mail, or not. Returns the reply to its dot."""
         header = email.message_from_bytes(content.partition(b"\r\n\r\n")[0], policy=email.policy.default)
         mail = Received(tuple(recipients), str(header["Subject"] or ""), str(header["Message-ID"] or ""))
         self.received.append(mail)
@@ -157,8 +161,11 @@ class _Conversation:
             return "501 5.5.4 MAIL FROM:<address>"
         if self._sender is not None:
             return "503 5.5.1 one MAIL at a time"
-        self._sender = path[1].decode("utf-8", "replace")
-        return "250 2.1.0 go on"
+        sender = path[1].decode("utf-8", "replace")
+        reply = self._relay.answer_to_sender(sender)
+        if reply.startswith("250"):
+            self._sender = sender
+        return reply
 
     def _rcpt(self, line: bytes) -> str:
         path = _PATH.search(line)
@@ -177,13 +184,15 @@ class _Conversation:
             await self._say("554 5.5.1 no valid recipients")
             return
         await self._say("354 end with a dot")
-        recipients, content = self._recipients, await self._content()
+        sender, recipients, content = self._sender or "", self._recipients, await self._content()
         self._forget()
         if content is None:
             await self._say("552 5.3.4 too large")
             return
-        await self._say(self._relay.accept(recipients, content))
-        self._relay.on_mail(self._relay.received[-1])
+        reply = self._relay.accept(sender, recipients, content)
+        await self._say(reply)
+        if reply.startswith("250"):
+            self._relay.on_mail(self._relay.received[-1])
 
     async def _content(self) -> bytes | None:
         """Everything up to the dot; None when it is too large."""

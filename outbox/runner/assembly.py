@@ -52,9 +52,10 @@ def assemble(
     runner: Callable[[], str],
     draining: Callable[[], bool],
     on_change: Callable[[], None],
+    log_in: Callable[..., Login] = Login,
 ) -> Assembly:
-    """On the event loop; nothing is connected yet. `runner()` is our id. Raises ConfigError when a setting cannot
-    work.
+    """On the event loop; nothing is connected yet. `runner()` is our id; `log_in` makes what knows the way to the
+    relays. Raises ConfigError when a setting cannot work.
     """
     store = open_store(config.database, clock)
     store.who = f"runner {runner()[:8]}"
@@ -73,7 +74,7 @@ def assemble(
 
     registrar.on_snapshot.append(learn)
     pool = Pool(deadlines)
-    login = Login(clerk, registrar, clock, helo=config.helo, runner=runner(), networks=config.networks())
+    login = log_in(clerk, registrar, clock, helo=config.helo, runner=runner(), networks=config.networks())
     conversation = Conversation(
         clerk,
         pool,

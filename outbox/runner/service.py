@@ -25,7 +25,7 @@ from outbox.core.staging import Mode
 from outbox.errors import DatabaseError
 from outbox.runner import rescue
 from outbox.runner.aside import Aside
-from outbox.runner.assembly import assemble
+from outbox.runner.assembly import Assembly, assemble
 from outbox.runner.dispatch import Dispatch
 from outbox.runner.pickups import Pickups
 from outbox.runner.schedule import Schedule
@@ -95,15 +95,15 @@ class Service:
         version: str,
         rescue_files: Sequence[Path],
         deadlines: Deadlines | None = None,
+        parts: Callable[..., Assembly] = assemble,
     ) -> None:
         self._config = config
         self._open_vault = open_vault
         self._clock = clock
         self._rescue_files = rescue_files
-        self._deadlines = deadlines or Deadlines()
+        self._deadlines, self._parts = deadlines or Deadlines(), parts
         self._identity = Identity(clock.token(), version, config.run.lease)
-        self._stop = asyncio.Event()
-        self._at_once = asyncio.Event()
+        self._stop, self._at_once = asyncio.Event(), asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._begun = False
         self._exit = 0
@@ -155,7 +155,7 @@ class Service:
         config, clock = self._config, self._clock
         loop = asyncio.get_running_loop()
         announced = dialect_of(config.database) == "postgres"
-        parts = assemble(
+        parts = self._parts(
             config,
             self._open_vault,
             clock,
