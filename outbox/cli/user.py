@@ -37,6 +37,8 @@ def add(
     from outbox.store import users
 
     session = session_of(ctx)
+    if not (0 < len(name) <= 100 and name.isprintable() and name == name.strip()):
+        raise typer.BadParameter("1 to 100 printable characters, without spaces around them", param_hint="NAME")
     senders = tuple(registrable(each, "--sender") for each in sender or ())
     secret = password(f"Password of {name}", password_stdin, password_file)
     new = User(name, _hashed(secret, session.clock), senders)
