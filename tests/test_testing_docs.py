@@ -55,6 +55,27 @@ def test_the_tests_with_pytest_pass(tmp_path: Path, own: bool) -> None:
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_the_mixin_for_django_passes(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks(ROOT / "docs" / "testing.md") if "django" in block.words)
+    drains = """
+
+from django.test import TransactionTestCase
+
+
+class Drained(OutboxTestMixin, TransactionTestCase):
+    def test_it_is_sent(self):
+        send_mail("Order 8", "Thanks", "shop@example.com", ["ann@example.net"])
+        assert [each.subject for each in self.drain().received] == ["Order 8"]
+"""
+    (tmp_path / "test_shop.py").write_text(block.text + drains, encoding="utf-8")
+    project = ROOT / "tests" / "doors" / "django_project"
+    command = [sys.executable, str(project / "manage.py"), "test", "--noinput", "-t", str(tmp_path), str(tmp_path)]
+    environment = {"SHOP_DATABASE": str(tmp_path / "shop.db"), "SHOP_FOLDER": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "Ran 2 tests" in done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_templates_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "templates").mkdir()
     for block in blocks(ROOT / "docs" / "templates.md"):
