@@ -24,6 +24,7 @@ from tests.bench.process import ROOT
 TOPICS = (
     "drain",
     "start",
+    "sendmail",
     "memory",
     "fairness",
     "latency",
