@@ -224,10 +224,16 @@ def counts(db: Database) -> dict[str, dict[str, int]]:
     return found
 
 
-def message_of(db: Database, message_id: int) -> bytes:
-    """The complete message that a file was. Raises Refused when it is not there any more."""
+_AGAIN = ("sender", "return_path", "dsn_notify", "dsn_ret", "dsn_envid", "raw")
+
+
+def message_of(db: Database, message_id: int) -> dict[str, Any]:
+    """What is needed of a mail that was a file to send it once more: its columns but for the recipients. Raises Refused
+    when it is not there any more.
+    """
     row = tables.Outbox
-    found = next(iter(row.select(row.raw).where(row.id == message_id).execute(db)), None)
-    if found is None or not found.raw:
+    query = row.select(*(getattr(row, name) for name in _AGAIN)).where(row.id == message_id)
+    found = next(iter(query.dicts().execute(db)), None)
+    if found is None or not found["raw"]:
         raise Refused(f"message {message_id} is not in the database any more")
-    return bytes(found.raw)
+    return {**found, "raw": bytes(found["raw"])}

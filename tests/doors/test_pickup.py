@@ -295,7 +295,7 @@ def test_mail_queue_dispatchers_files_may_have_any_name(place: Place) -> None:
 # -- once more
 
 
-def stored(place: Place) -> Callable[[int], bytes]:
+def stored(place: Place) -> Callable[[int], dict[str, Any]]:
     return lambda message_id: pickup.message_of(place.db, message_id)
 
 

@@ -67,7 +67,8 @@ def end_all(site: Site) -> None:
     with site.db.atomic():
         site.query(
             "INSERT INTO outbox_recipient (message_id, position, claim_no, address, kind, fate)"
-            " SELECT id, 0, 1, recipients, 'to', CASE WHEN id - id / 3 * 3 = 0 THEN 'bounced' ELSE 'accepted' END FROM outbox"
+            " SELECT id, 0, 1, recipients, 'to', CASE WHEN id - id / 3 * 3 = 0 THEN 'bounced' ELSE 'accepted' END"
+            " FROM outbox"
         )
         site.query(
             "UPDATE outbox_delivery SET final_at = due_at,"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from outbox.clock import Clock
 from outbox.core.pickup import Folder, Taken
@@ -22,10 +23,16 @@ PATIENCE = 10.0
 
 
 def resubmit(
-    folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], clock: Clock, *, only_failed: bool
+    folder: Folder,
+    ledger: Ledger,
+    file: Path,
+    stored: Callable[[int], dict[str, Any]],
+    clock: Clock,
+    *,
+    only_failed: bool,
 ) -> int:
     """Enter the bad `file` of this folder once more: for everybody, or for those who had failed. It may be named by its
-    reason file, which is all there is of a mail that has reached some; `stored` reads its message from the database.
+    reason file, which is all there is of a mail that has reached some; `stored` reads its mail from the database.
 
     How many recipients it is for. Raises Refused for a file without a reason, for one that was entered again already,
     and while the folder is scanned all the time; InvalidMail; OSError.
@@ -40,7 +47,9 @@ def resubmit(
         clock.sleep(0.05)
 
 
-def _resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], bytes], *, only_failed: bool) -> int:
+def _resubmit(
+    folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int], dict[str, Any]], *, only_failed: bool
+) -> int:
     told = file if file.suffix == ".json" else file.with_name(f"{file.name}.json")
     message = told.with_name(told.name.removesuffix(".json"))
     try:
@@ -50,8 +59,12 @@ def _resubmit(folder: Folder, ledger: Ledger, file: Path, stored: Callable[[int]
     is_partial = not message.exists()
     if is_partial and message_id is None:
         raise Refused(f"there is no {message}", hint="name a file of badmail")
-    raw = stored(message_id) if is_partial and message_id is not None else message.read_bytes()
-    mail = _mail(folder, raw, failed if is_partial or only_failed else [])
+    if is_partial and message_id is not None:  # what is stored has no X-Sender any more, but what it said
+        mail = Mail(to=failed, **stored(message_id))
+        raw = mail.raw or b""
+    else:
+        raw = message.read_bytes()
+        mail = _mail(folder, raw, failed if only_failed else [])
     name = message.name.partition(".bad")[0]
     again = Taken(f"{claim}r", folder.name, name, len(raw), hashlib.sha256(raw).hexdigest())
     if not ledger.enter(again, mail):
