@@ -6,6 +6,7 @@
     pauses.py     what is paused, probed or braked, and what waits because of it
     policy.py     where mail may go: staging, reply rules, limits, suppression
     telling.py    who is told: webhook, notices
+    pickups.py    pickup folders, and what is left in them
     running.py    runners, and the queue
 
 Nothing is changed, nothing is sent, no name is looked up, and no secret is shown.

@@ -1,0 +1,82 @@
+"""Pickup folders: whether this user can read and write them, who else can, and what is left in them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from outbox.cli.checks import Check, Result
+
+if TYPE_CHECKING:
+    import peewee
+
+    from outbox.cli.session import Session
+    from outbox.core.pickup import Folder
+
+LONG = timedelta(minutes=10)
+"""A file that waits for so long is not just being written."""
+
+
+def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
+    """Each folder, and what has come to its badmail."""
+    from outbox.store import pickup
+
+    told: set[str] = set()
+    for folder in pickup.folders(db):
+        found = [*_places(folder), *_waiting(folder, session.clock.now())]
+        if folder.badmail not in told:
+            found += _bad(folder)
+        told.add(folder.badmail)
+        yield from found or [Check("pickup", Result.OK, f"{folder.name}: {folder.path}")]
+
+
+def _places(folder: Folder) -> Iterator[Check]:
+    for path in filter(None, (folder.path, folder.badmail, folder.sentmail)):
+        words = f"{folder.name}: {path}"
+        if not Path(path).is_dir():
+            yield Check("pickup", Result.FAIL, f"{words} is not there, or no folder", f"mkdir -p {shlex.quote(path)}")
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            yield Check("pickup", Result.FAIL, f"{words} may not be read and written", "run as the user of the runner")
+        elif sys.platform != "win32" and Path(path).stat().st_mode & stat.S_IWOTH:
+            hint = f"chmod o-w {shlex.quote(path)}"
+            yield Check("pickup", Result.WARN, f"{words}: every user of this machine may write into it", hint)
+
+
+def _waiting(folder: Folder, now: datetime) -> Iterator[Check]:
+    from outbox.cli.phrases import counted, lasting
+
+    before = now - max(LONG, 10 * folder.poll)
+    old = [moment for moment in _moments(folder) if moment < before]
+    if old:
+        words = f"{folder.name}: {counted(len(old), 'file')} not taken, the oldest for {lasting(now - min(old))}"
+        yield Check("pickup", Result.WARN, words, "is a runner running, and may it read them? Its log says why")
+
+
+def _moments(folder: Folder) -> Iterator[datetime]:
+    """When the files in it that are to be taken were written."""
+    try:
+        with os.scandir(folder.path) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if folder.takes(entry.name) and stat.S_ISREG(found.st_mode) and found.st_size:
+                    yield datetime.fromtimestamp(min(max(found.st_mtime, 0), 2**32), UTC)
+    except OSError:  # said already, or it has just been taken
+        return
+
+
+def _bad(folder: Folder) -> Iterator[Check]:
+    from outbox.cli.phrases import counted
+
+    try:
+        count = sum(name.endswith(".json") for name in os.listdir(folder.badmail))
+    except OSError:
+        return
+    if count:
+        words = f"{folder.name}: {counted(count, 'file')} in {folder.badmail} that nobody has looked at"
+        yield Check("pickup", Result.WARN, words, "each .json says why; outbox pickup resubmit FILE, or remove it")
