@@ -10,7 +10,7 @@ How a row becomes a mail
 ------------------------
 
 1. An application INSERTs into the table `outbox`, from Python or any other language: `mail.py` checks a mail,
-   `enqueue.py` inserts it, through `drivers.py`. A trigger adds its row of `outbox_delivery`, state `queued`
+   `enqueue.py` inserts it, through `drivers/`. A trigger adds its row of `outbox_delivery`, state `queued`
    (`schema/`: the tables, in plain SQL).
 2. A runner (`outbox run`) is woken, and claims what is due for the senders in turn: `runner/dispatch.py` is the heart.
    Every write is one of the verbs of `store/`, run by the one thread that writes, `runner/clerk.py`.

@@ -36,20 +36,30 @@ _NOT_OURS = (errno.EBADF, errno.ENOTSOCK, errno.EAFNOSUPPORT)
 
 
 def ring(connection: Any) -> None:
-    """Ring at the database of this sqlite3.Connection or peewee.SqliteDatabase. It costs 6 µs. Never raises."""
+    """Ring at the database of this sqlite3.Connection, peewee.SqliteDatabase or SQLAlchemy Connection. It costs 6 µs.
+    Never raises.
+    """
     with suppress(Exception):
-        file = _file_of(connection)
-        if file:
-            _ring_at(file + SUFFIX)
+        ring_at(_file_of(connection))
+
+
+def ring_at(file: bytes) -> None:
+    """Ring at the database in this file; an empty name is one in memory."""
+    if file:
+        _ring_at(file + SUFFIX)
 
 
 def _file_of(connection: Any) -> bytes:
     """The main database's file, whatever the current directory was when it was opened; empty for one in memory."""
     if hasattr(connection, "execute_sql"):  # peewee's
         connection = connection.connection()
+    elif hasattr(connection, "exec_driver_sql"):  # SQLAlchemy's
+        connection = connection.connection
     cursor = connection.cursor()
-    cursor.row_factory = None
-    row = cursor.execute("PRAGMA database_list").fetchone()
+    if hasattr(cursor, "row_factory"):  # that of SQLAlchemy over aiosqlite has none
+        cursor.row_factory = None
+    cursor.execute("PRAGMA database_list")  # in two steps: what execute() returns differs
+    row = cursor.fetchone()
     cursor.close()
     return os.fsencode(row[2] or b"")
 

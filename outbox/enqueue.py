@@ -1,16 +1,16 @@
 """Hand over mail: INSERT it on the application's own connection, inside the application's own transaction.
 
-    with connection:                                     # sqlite3, psycopg, or a peewee Database
+    with connection:                                     # sqlite3, psycopg, psycopg2, SQLAlchemy, peewee
         connection.execute("UPDATE orders SET …")
         enqueue(connection, Mail(sender="shop@example.com", to="ann@example.net", subject="Order 7", text="Thanks"))
 
-The mail exists when that transaction commits, and never existed when it rolls back. `drivers.py` knows the connections,
+The mail exists when that transaction commits, and never existed when it rolls back. `drivers/` knows the connections,
 and says when a statement of ours surrounds the INSERTs (attachments outside of any transaction, or on SQLite).
 
 The statements also run as `outbox_app` of schema/postgres/roles.sql, who may INSERT content and SELECT only id and
 dedup_key. What the database refuses is raised as the driver's own exception (sqlite3.IntegrityError, psycopg.errors.…,
-peewee.IntegrityError), unchanged, because the application knows those; what is wrong with a mail by itself was already
-raised by `Mail`.
+sqlalchemy.exc.IntegrityError), unchanged, because the application knows those; what is wrong with a mail by itself was
+already raised by `Mail`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from outbox.doorbell import ring
-from outbox.drivers import Driver, PeeweeDatabase, async_driver_for, driver_for
+from outbox.drivers import async_driver_for, driver_for
+from outbox.drivers.protocols import (
+    AiosqliteConnection,
+    AsyncpgConnection,
+    Driver,
+    PeeweeDatabase,
+    Psycopg2Connection,
+    SqlalchemyConnection,
+    SqlalchemySession,
+)
 from outbox.insert import SQLITE, Dialect, Insert, Row
 from outbox.mail import Mail
 
@@ -30,14 +39,28 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    Connection: TypeAlias = sqlite3.Connection | psycopg.Connection[Any] | PeeweeDatabase
-    AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+    Connection: TypeAlias = (
+        sqlite3.Connection
+        | psycopg.Connection[Any]
+        | Psycopg2Connection
+        | SqlalchemyConnection
+        | SqlalchemySession
+        | PeeweeDatabase
+    )
+    AsyncConnection: TypeAlias = (
+        psycopg.AsyncConnection[Any]
+        | AsyncpgConnection
+        | AiosqliteConnection
+        | SqlalchemyConnection
+        | SqlalchemySession
+    )
 else:
     Connection = AsyncConnection = Any  # whoever asks for the hints at run time may not have these drivers
 
 
 def enqueue(connection: Connection, mail: Mail, *, source: str = "python") -> int | None:
-    """Insert `mail` in the transaction of `connection`. Returns its id, or None when its `dedup_key` is already there.
+    """Insert `mail` in the transaction of `connection`, which may be a SQLAlchemy Session, too. Returns its id, or None
+    when its `dedup_key` is already there.
 
     `source` says through which door it came; the audit shows it. The id is the one of `outbox show ID`; until you
     commit, it is only yours. Where another transaction has inserted the same `dedup_key` and not yet ended, PostgreSQL
@@ -61,13 +84,19 @@ def enqueue(connection: Connection, mail: Mail, *, source: str = "python") -> in
 
 
 async def aenqueue(connection: AsyncConnection, mail: Mail, *, source: str = "python") -> int | None:
-    """`enqueue` for an asynchronous connection: the same statements, results and exceptions."""
-    driver = async_driver_for(connection)
+    """`enqueue` for an asynchronous connection (psycopg, asyncpg, aiosqlite, SQLAlchemy's AsyncConnection and
+    AsyncSession): the same statements, results and exceptions.
+    """
+    if isinstance(connection, Mail):
+        raise TypeError(_TURNED)
+    driver, connection = await async_driver_for(connection)
     load = _load((mail,), driver.dialect, source)
     async with driver.together(connection, load.many):
         message_id = await driver.insert_one(connection, load.insert, load.rows[0])
         if attached := load.attached([message_id]):
             await driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    if driver.dialect is SQLITE:
+        await driver.ring(connection)
     return message_id
 
 
@@ -76,7 +105,7 @@ def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str =
     `dedup_key` is None.
 
     Up to 64 mails are one statement. psycopg sends them in one pipeline: two round trips for a batch with attachments.
-    SQLite has no round trips; a peewee Database on PostgreSQL makes one for each statement.
+    SQLite has no round trips; psycopg2, SQLAlchemy and peewee on PostgreSQL make one for each statement.
 
     Raises: as `enqueue`.
     """
@@ -173,4 +202,4 @@ def _checked(mail: object) -> Mail:
 def _attachment_sql(dialect: Dialect) -> str:
     columns = ("message_id", "position", "filename", "content_type", "content_id", "content")
     markers = ", ".join(dialect.marker for _ in columns)
-    return f"INSERT INTO outbox_attachment ({', '.join(columns)}) VALUES ({markers})"  # noqa: S608
+    return dialect.numbers(f"INSERT INTO outbox_attachment ({', '.join(columns)}) VALUES ({markers})")  # noqa: S608

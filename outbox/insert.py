@@ -25,12 +25,14 @@ OCTETS = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How statements and values are written for one driver. `marker` stands for a parameter (PEP 249 qmark, format)."""
+    """How statements and values are written for one driver. `marker` stands for a parameter (PEP 249 qmark, format;
+    asyncpg's own)."""
 
     marker: str
     returning: bool  # the id of a single row comes from RETURNING; else from the cursor: SQLite has it only since 3.35
     text_times: bool  # times are stored as text: 2026-03-01T09:30:00.000Z
     key: str  # how RETURNING says a dedup_key, so that it is str or UTF-8 whatever the application has set
+    numbered: bool = False  # markers have their number behind them: $1, $2
 
     def time(self, value: object) -> object:
         """A time (or None) as the driver takes it."""
@@ -40,12 +42,23 @@ class Dialect:
 
     def parameter(self, column: str) -> str:
         """The marker for `column`."""
-        # A driver told to send str as text, not as "unknown", would find no cast from text to jsonb.
-        return f"CAST({self.marker} AS jsonb)" if column == "headers" and self.returning else self.marker
+        if column != "headers" or not self.returning:
+            return self.marker
+        # A driver told to send str as text, not as "unknown", would find no cast from text to jsonb. asyncpg asks the
+        # server of what type a parameter is: as jsonb, a codec of the application's would encode it once more.
+        return f"CAST({self.marker}::text AS jsonb)" if self.numbered else f"CAST({self.marker} AS jsonb)"
+
+    def numbers(self, sql: str) -> str:
+        """A statement, composed of constants and markers, as the driver takes it."""
+        if not self.numbered:
+            return sql
+        before, *pieces = sql.split(self.marker)
+        return before + "".join(f"{self.marker}{number}{piece}" for number, piece in enumerate(pieces, 1))
 
 
 SQLITE = Dialect("?", returning=False, text_times=True, key="CAST(dedup_key AS BLOB)")
 POSTGRES = Dialect("%s", returning=True, text_times=False, key="dedup_key")
+ASYNCPG = Dialect("$", returning=True, text_times=False, key="dedup_key", numbered=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,8 @@ def _sql(dialect: Dialect, columns: tuple[str, ...], rows: int) -> str:
     """
     row = f"({', '.join(map(dialect.parameter, columns))})"
     conflict = " ON CONFLICT DO NOTHING" if "dedup_key" in columns else ""
-    return f"INSERT INTO outbox ({', '.join(columns)}) VALUES {', '.join([row] * rows)}{conflict}"  # noqa: S608
+    sql = f"INSERT INTO outbox ({', '.join(columns)}) VALUES {', '.join([row] * rows)}{conflict}"  # noqa: S608
+    return dialect.numbers(sql)
 
 
 def _octets(rows: Sequence[Row]) -> int:

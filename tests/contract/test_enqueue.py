@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
+import asyncpg
 import peewee
 import psycopg
+import psycopg2
 import pytest
+import sqlalchemy.exc
 
 from outbox import Attachment, Mail
 from outbox.store.engine import sqlite3
 from tests.contract.applications import ALL, AUTOCOMMIT, SQLITE, SYNCHRONOUS, Application
 
-REFUSED = (sqlite3.IntegrityError, psycopg.IntegrityError, peewee.IntegrityError)
+REFUSED = (
+    sqlite3.IntegrityError,
+    psycopg.IntegrityError,
+    psycopg2.IntegrityError,
+    asyncpg.IntegrityConstraintViolationError,
+    sqlalchemy.exc.IntegrityError,
+    peewee.IntegrityError,
+)
 
 
 @pytest.fixture(params=ALL)

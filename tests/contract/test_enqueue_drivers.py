@@ -321,7 +321,9 @@ def test_an_unknown_connection_is_refused_with_the_ones_that_are_known() -> None
         pass
 
     unknown: Any = Session()
-    with pytest.raises(TypeError, match=r"no .*Session; it takes sqlite3\.Connection, pysqlite3\.dbapi2\.Connection, psycopg\.Connection, peewee"):
+    with pytest.raises(
+        TypeError, match=r"no .*Session; it takes sqlite3\.Connection, .* psycopg\.Connection, .* peewee"
+    ):
         enqueue(unknown, mail())
     with pytest.raises(TypeError, match=r"no .*Session; it takes psycopg\.AsyncConnection"):
         asyncio.run(aenqueue(unknown, mail()))
