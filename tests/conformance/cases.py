@@ -54,7 +54,7 @@ def cases(dialect: str) -> list[Case]:
 
 def _case(given: dict[str, Any], dialect: str) -> Case:
     steps = [{name: _of(value, dialect) for name, value in _whole(step).items()} for step in given["steps"]]
-    expected = [{name: step[name] for name in ("rows", "refused") if name in step} for step in steps]
+    expected: list[Outcome] = [{name: step[name] for name in ("rows", "refused") if name in step} for step in steps]
     asked = [step["word"] if "word" in step else {"run": step["run"], "with": step.get("with", [])} for step in steps]
     return Case(given["name"], tuple(asked), tuple(expected))
 

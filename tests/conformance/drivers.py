@@ -38,6 +38,11 @@ class Place:
     url: str
     environment: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        """Of the PostgreSQL database."""
+        return self.environment.get("PGDATABASE", "")
+
 
 Driver = Callable[[Place, list[Case]], list[list[Outcome]]]
 
@@ -112,19 +117,20 @@ def _java(jar: str, url: Callable[[Place], str]) -> Driver:
     def drive(place: Place, cases: list[Case]) -> list[list[Outcome]]:
         lines = "".join(f"{_words(step)}\n" for each in cases for step in each.steps)
         command = [*jdbc(jar), str(HERE / "Jdbc.java")]
-        with _reachable(place, jar) as reachable:
-            return _by_case(_spoken([*command, url(reachable)], place, lines), cases)
+        with reachable(place, tcp=True) as there:
+            return _by_case(_spoken([*command, url(there)], there, lines), cases)
 
     return drive
 
 
 @contextmanager
-def _reachable(place: Place, jar: str) -> Iterator[Place]:
-    """Java's driver does not know Unix sockets."""
-    if jar != "postgresql.jar" or not place.environment["PGHOST"].startswith("/"):
+def reachable(place: Place, *, tcp: bool) -> Iterator[Place]:
+    """The place as one of TCP, where that is needed: Java's driver does not know Unix sockets."""
+    socket = place.environment.get("PGHOST", "")
+    if not tcp or not socket.startswith("/"):
         yield place
         return
-    with bridge(f"{place.environment['PGHOST']}/.s.PGSQL.{place.environment['PGPORT']}") as port:
+    with bridge(f"{socket}/.s.PGSQL.{place.environment['PGPORT']}") as port:
         yield Place(place.path, place.url, {**place.environment, "PGHOST": "127.0.0.1", "PGPORT": str(port)})
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import subprocess
+from itertools import pairwise
 from typing import Any
 
 from tests.conformance.cases import Outcome, Step
@@ -38,7 +39,7 @@ def psql(program: str, url: str, steps: list[Step]) -> list[Outcome]:
     done = _run([program, "--no-psqlrc", "--quiet", "--no-password", url], "\n".join(script) + "\n")
     parts = done.stdout.split(END)[1:]
     outcomes: list[Outcome] = []
-    for rows, ended in zip(parts, parts[1:], strict=False):
+    for rows, ended in pairwise(parts):
         failed, _, words = ended.partition("\n")[0].strip().partition(" ")
         printed = rows.partition("\n")[2]
         outcomes.append({"refused": words} if failed == "true" else {"rows": _rows(printed)})
