@@ -51,8 +51,9 @@ class _Connection(flask_mail.Connection):  # type: ignore[misc, unused-ignore]
         return _Host(self._session)
 
     def send(self, message: Any, envelope_from: Any = None) -> None:
-        if isinstance(self.host, _Host):
-            self.host.message, self.host.envelope_from = message, envelope_from
+        host: Any = self.host  # None where sending is suppressed
+        if isinstance(host, _Host):
+            host.message, host.envelope_from = message, envelope_from
         super().send(message, envelope_from)
 
 

@@ -142,7 +142,8 @@ def test_a_damaged_file_ends_the_runner_and_nothing_is_sent(sqlite_site: Site) -
         site.register(relay.port)
         site.insert(40)
         [[page, size]] = site.query(
-            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = 'outbox_delivery'"
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size)"
+            " FROM sqlite_master WHERE name = 'outbox_delivery'"
         )
         site.db.close()  # the last connection: the log is folded into the file
         with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""A resolver that does not answer holds up the mail that needs it, and nothing else: not other mail, and not the end."""
+"""A resolver that does not answer holds up the mail that needs it, and nothing else: no other mail, and no end."""
 
 from __future__ import annotations
 
