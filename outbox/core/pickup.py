@@ -16,6 +16,7 @@ from itertools import count
 
 from outbox.core.account import fold
 from outbox.core.address import parse_address, wildcard
+from outbox.core.dsn import unxtext
 from outbox.core.header import unfolded
 from outbox.core.raw import Fields, addresses_in, speaker_of
 
@@ -180,7 +181,7 @@ def read_envelope(fields: Fields, mode: Mode) -> Envelope:
         return_path="<>" if senders and not sender else None,
         dsn_notify=_notify([of_rcpt.get("NOTIFY", "") for _, of_rcpt in receivers]) or None,
         dsn_ret=of_mail.get("RET", "").lower() or None,
-        dsn_envid=_unxtext(of_mail.get("ENVID", "")) or None,
+        dsn_envid=unxtext(of_mail.get("ENVID", "")) or None,
     )
 
 
@@ -228,11 +229,6 @@ def _notify(asked: list[str]) -> str:
     if words != {"never"} or not all(asked):
         words.discard("never")
     return ",".join(sorted(words))
-
-
-def _unxtext(text: str) -> str:
-    """RFC 3461 §4."""
-    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
 _REST = rb"[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*"
