@@ -31,7 +31,7 @@ from tests.relay import Relay
 from tests.replies import page as page_of_replies
 from tests.stories import Stories
 
-FOLLOWED = ("README.md", "docs/getting-started.md", "docs/enqueue.md")
+FOLLOWED = ("README.md", "docs/getting-started.md", "docs/enqueue.md", "docs/frameworks.md")
 """Pages whose every block is done, in order."""
 
 
