@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -78,8 +79,11 @@ def test_two_runners_survive_a_restart_of_the_server_together(restarted_site: Si
     site = restarted_site
     site.close()
 
+    restarted = threading.Event()
+
     def answer(session: Session, line: str) -> Answer:
         server.restart()
+        restarted.set()
         return None
 
     with Relay({"dot": [None] * 20 + [answer]}) as relay:
@@ -90,7 +94,7 @@ def test_two_runners_survive_a_restart_of_the_server_together(restarted_site: Si
             second.started()
             site.insert(MAILS)
             site.close()
-            relay.wait(40, 30)
+            assert restarted.wait(30)
             site.db.connect()
             site.until(sent=MAILS)
             unharmed(site)

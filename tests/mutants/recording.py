@@ -44,7 +44,7 @@ def start_program() -> None:
         start(test)
 
 
-if "PYTEST_XDIST_WORKER" in os.environ and "PYTEST_CURRENT_TEST" not in os.environ:
+if FOLDER in os.environ and "PYTEST_XDIST_WORKER" in os.environ and "PYTEST_CURRENT_TEST" not in os.environ:
     import pytest
 
     _COVERAGE = start()
