@@ -105,7 +105,7 @@ def test_a_runner_that_others_have_declared_dead_claims_nothing_under_its_old_id
             first.started()
             site.freeze(first)
             with site.run(**LEASE) as second:
-                # Frozen in the middle of a transaction of its own, it keeps its row until the server ends that: a minute.
+                # Frozen in a transaction of its own, it keeps its row until the server ends that: a minute.
                 second.says(f"{first.started()}[0-9a-f]* is dead", 75)
                 second.stop()
                 assert second.wait() == 0
