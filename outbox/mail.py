@@ -253,12 +253,21 @@ def _raw(mail: Mail) -> dict[str, object]:
     return {"raw": mail.raw, "subject": subject_of(mail.raw)[:MAX_SUBJECT] or None}
 
 
+def speakers(mail: Mail) -> tuple[str, ...]:
+    """Everybody in whose name it speaks, and who has to be registered: see `core.message.senders_of`."""
+    return senders_of(_probe(mail._columns))
+
+
+def _probe(columns: Mapping[str, Any]) -> Message:
+    """As the runner will see it, as far as its envelope and its raw message go."""
+    names = ("sender", "recipients", "cc", "bcc", "return_path", "raw")
+    given = {name: columns[name] for name in names if name in columns}
+    return Message(1, "0", datetime(2000, 1, 1, tzinfo=UTC), **given)
+
+
 def _check_raw(columns: dict[str, Any]) -> None:
     """What the runner will do with a raw message, once, here."""
-    names = ("sender", "recipients", "cc", "bcc", "return_path", "raw")
-    probe = Message(
-        1, "0", datetime(2000, 1, 1, tzinfo=UTC), **{name: columns[name] for name in names if name in columns}
-    )
+    probe = _probe(columns)
     try:
         senders_of(probe)
         recipients_of(probe)
@@ -401,9 +410,8 @@ def _attachments(value: object, *, inline: bool) -> tuple[Attachment, ...]:
 
 
 def _header_recipients(raw: bytes) -> tuple[list[str], list[str], list[str]]:
-    probe = Message(1, "0", datetime(2000, 1, 1, tzinfo=UTC), "nobody@invalid", raw=raw)
     try:
-        found = recipients_of(probe)
+        found = recipients_of(_probe({"sender": "nobody@invalid", "raw": raw}))
     except InvalidMessage as invalid:
         raise InvalidMail("to", invalid.reason) from None
     to, cc, bcc = ([each.address for each in found if each.kind == kind] for kind in ("to", "cc", "bcc"))

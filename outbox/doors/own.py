@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from outbox.core.address import fold, wildcard
-from outbox.core.message import Message, senders_of
 from outbox.drivers import driver_for
 from outbox.enqueue import enqueue
-from outbox.errors import DatabaseError, InvalidMail, InvalidMessage, Refused
+from outbox.errors import DatabaseError, InvalidMail, Refused
 from outbox.mail import Mail
 
 if TYPE_CHECKING:
     from outbox.enqueue import Connection
 else:
     Connection = Any
-
-_ANY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -39,18 +35,6 @@ def connected(url: str, *, patience: float = 10.0) -> Iterator[Connection]:
     opened = _postgres(url, patience) if scheme in ("postgresql", "postgres") else _sqlite(url, patience)
     with opened as connection:
         yield connection
-
-
-def speakers(mail: Mail) -> tuple[str, ...]:
-    """Everybody whom a complete message names as its sender, its return path among them: who has to be registered.
-    Raises InvalidMail where that cannot be read.
-    """
-    columns: dict[str, Any] = mail.columns()
-    names = ("sender", "return_path", "raw")
-    try:
-        return senders_of(Message(1, "0", _ANY, **{name: columns[name] for name in names if name in columns}))
-    except InvalidMessage as invalid:
-        raise InvalidMail("sender", invalid.reason) from None
 
 
 def refusal(connection: Connection, addresses: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterable
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -49,32 +50,49 @@ def is_under_way(folder: Path, token: str) -> bool:
     return _is_there(_copy_of(token, folder))
 
 
-def write_new(folder: Path, names: Iterable[str], content: bytes, *, token: str = "") -> Path:
+def write_new(folder: Path, names: Iterable[str], content: bytes, *, token: str, mode: int | None = None) -> Path:
     """A new file in `folder`, under the first of `names` that is free; there as a whole or not at all. `token`: what
-    it is called until it is written, for this writer alone; else it is made of the first name. Raises OSError.
+    it is called until it is written, by this writer alone. `mode`: exactly that (POSIX); None: as the umask has it.
+    Raises OSError.
     """
-    names = iter(names)
-    first = next(names)
-    new = _copy_of(token or first[-200:], folder)
-    with new.open("wb") as written:
-        written.write(content)
-        written.flush()
-        os.fsync(written.fileno())
+    new = _copy_of(token, folder)
     try:
-        return _renamed(new, folder, chain([first], names))
-    except OSError:
-        new.unlink()
+        with _created(new, 0o666 if mode is None else 0o600) as written:
+            written.write(content)
+            written.flush()
+            if mode is not None and os.name == "posix":
+                os.fchmod(written.fileno(), mode)
+            os.fsync(written.fileno())
+        return _renamed(new, folder, names)
+    except BaseException:
+        with suppress(OSError):  # it has its name already, or was never there
+            new.unlink()
         raise
 
 
 def sync_directory(folder: Path) -> None:
-    """So that a name survives a loss of power. Windows does not offer it."""
-    if os.name == "posix":
+    """So that a name survives a loss of power. Who may not read the folder, as in a drop box, has all disks written.
+    Windows does not offer it.
+    """
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:
+        os.sync()
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _created(path: Path, mode: int) -> IO[bytes]:
+    """A new file, in the place of what a crash has left of it."""
+    if _is_there(path):
+        path.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb")
 
 
 def _copy_of(token: str, folder: Path) -> Path:
@@ -120,7 +138,7 @@ def _renameat2(source: Path, target: Path) -> int:
     """Linux's rename that replaces nothing: 0, or the error. ENOSYS where there is none."""
     if sys.platform != "linux":
         return errno.ENOSYS
-    import ctypes  # outbox-sendmail, which is to start at once, does without
+    import ctypes  # for whoever moves files
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
@@ -131,13 +149,12 @@ def _renameat2(source: Path, target: Path) -> int:
 
 def _copy_over(source: Path, new: Path) -> None:
     """Whole, and on the disk. What is no plain file is not opened: a link is made anew, a pipe is an empty file."""
-    if _is_there(new):
-        new.unlink()
     if source.is_symlink():
+        if _is_there(new):
+            new.unlink()
         new.symlink_to(source.readlink())
         return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(new, flags, 0o600), "wb") as written:
+    with _created(new, 0o600) as written:
         if stat.S_ISREG(source.lstat().st_mode):
             with source.open("rb") as read:
                 shutil.copyfileobj(read, written, 1024 * 1024)

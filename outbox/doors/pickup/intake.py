@@ -34,7 +34,7 @@ from outbox.core.pickup import (
     shown,
     without_replayed,
 )
-from outbox.core.raw import addresses_in, read_fields
+from outbox.core.raw import read_fields
 from outbox.doors.pickup.archive import is_under_way, place
 from outbox.doors.pickup.files import (
     Busy,
@@ -52,7 +52,7 @@ from outbox.doors.pickup.ledger import ENDINGS, Ledger
 from outbox.doors.pickup.reasons import Reason, Subject, explain, of_ending
 from outbox.errors import DatabaseError
 from outbox.filelock import lock
-from outbox.mail import Mail
+from outbox.mail import Mail, speakers
 
 log = logging.getLogger("outbox.pickup")
 
@@ -282,8 +282,7 @@ def mail_of(folder: Folder, raw: bytes) -> Mail:
         dsn_ret=envelope.dsn_ret,
         dsn_envid=envelope.dsn_envid,
     )
-    spoken = addresses_in(fields, "from", "sender", "resent-from", "resent-sender")
-    for address in (envelope.sender, *(each.wire for each in spoken)):
+    for address in speakers(mail):
         if not folder.admits(address):
             raise Unacceptable(f"{address} may not send through this folder")
     return mail

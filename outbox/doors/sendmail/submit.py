@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from outbox.configfile import machine_file, setting
 from outbox.core.address import parse_address_list
+from outbox.core.message import NULL_PATH
 from outbox.core.raw import addresses_in, read_fields, speaker_of
-from outbox.doors.own import connected, refusal, speakers
+from outbox.doors.own import connected, refusal
 from outbox.doors.sendmail.qualify import qualified, qualified_header, qualified_list
 from outbox.doors.sendmail.reading import with_header
 from outbox.enqueue import enqueue
 from outbox.errors import ConfigError, InvalidMail, Refused
-from outbox.mail import Mail
+from outbox.mail import Mail, speakers
 
 if TYPE_CHECKING:
     from outbox.doors.sendmail.options import Options
@@ -49,7 +50,7 @@ def mail_of(options: Options, raw: bytes) -> Mail:
         raw,
         sender=speaker,
         to=recipients,
-        return_path="<>" if sender == "" else None,
+        return_path=NULL_PATH if sender == "" else None,
         tag=_caller(),
         dsn_notify=options.dsn_notify,
         dsn_ret=options.dsn_ret,

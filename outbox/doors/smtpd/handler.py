@@ -8,18 +8,17 @@ from typing import Any
 
 from outbox.core.address import parse_address
 from outbox.core.dsn import unxtext
+from outbox.core.message import NULL_PATH
 from outbox.core.raw import read_fields, speaker_of
-from outbox.doors.own import speakers
 from outbox.doors.smtpd.counter import Counter
 from outbox.errors import DatabaseError, InvalidMail
-from outbox.mail import Mail
+from outbox.mail import Mail, speakers
 
 log = logging.getLogger("outbox.smtpd")
 
 MOST_RECIPIENTS = 1000
 """Of one transaction (RFC 5321 §4.5.3.1.8 asks for 100 at least)."""
 
-NULL_PATH = "<>"
 AWAY = "451 4.3.0 The database is not available; try again later"
 
 
