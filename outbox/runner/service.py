@@ -23,7 +23,7 @@ from outbox.core.lifecycle import State
 from outbox.core.settlement import Settlement
 from outbox.core.staging import Mode
 from outbox.errors import DatabaseError
-from outbox.runner import rescue
+from outbox.runner import duties, rescue
 from outbox.runner.aside import Aside
 from outbox.runner.assembly import Assembly, assemble
 from outbox.runner.dispatch import Dispatch
@@ -32,23 +32,11 @@ from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.runner.waking import Waking
 from outbox.smtp.relay import Deadlines
-from outbox.store import Store, Waiting, engine, limits, open_presence, runners
+from outbox.store import Store, Waiting, engine, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path
 from outbox.vault import Vault
 
 log = logging.getLogger("outbox.runner")
-
-RECLAIM_EVERY = timedelta(milliseconds=500)
-EXPIRE_EVERY = timedelta(seconds=1)
-FORGET_EVERY = timedelta(hours=1)
-WATCH_EVERY = timedelta(seconds=1)
-POST_EVERY = timedelta(seconds=1)
-PICK_UP_EVERY = timedelta(seconds=1)
-TELL_EVERY = timedelta(seconds=2)
-DELAYED_EVERY = timedelta(minutes=1)
-IDLE_EVERY = timedelta(seconds=2)
-ATTEND_EVERY = timedelta(seconds=2)
-FULL_EVERY = timedelta(seconds=10)
 
 ANNOUNCED_POLL = timedelta(milliseconds=500)
 """On PostgreSQL: an INSERT that ran before we said that we sleep, and commits after our last look, wakes nobody."""
@@ -101,9 +89,11 @@ class Service:
         self._open_vault = open_vault
         self._clock = clock
         self._rescue_files = rescue_files
-        self._deadlines, self._parts = deadlines or Deadlines(), parts
+        self._deadlines = deadlines or Deadlines()
+        self._parts = parts
         self._identity = Identity(clock.token(), version, config.run.lease)
-        self._stop, self._at_once = asyncio.Event(), asyncio.Event()
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._begun = False
         self._exit = 0
@@ -215,30 +205,21 @@ class Service:
         if self._config.deliver.mode is not Mode.LIVE:
             log.warning("staging: [deliver] mode is %s", self._config.deliver.mode)
         self._begun = True
-        every = self._schedule.every
-        every(self._config.run.poll, "dispatch", self._look)
-        every(RECLAIM_EVERY, "reclaim", self._upkeep.reclaim)
-        every(EXPIRE_EVERY, "expire", self._upkeep.expire)
-        every(self._config.run.renew, "renew", self._upkeep.renew)
-        every(IDLE_EVERY, "idle connections", self._pool.close_idle)
-        if self._waking is not None:
-            every(ATTEND_EVERY, "waking", self._waking.attend)
-        every(FULL_EVERY, "look at the log", self._upkeep.watch_log)
-        every(FORGET_EVERY, "forget runners", self._upkeep.forget)
-        every(WATCH_EVERY, "watch", self._watch)
-        every(PICK_UP_EVERY, "pick up", self._pickups.look)
-        every(POST_EVERY, "post events", self._feedback.post)
-        every(TELL_EVERY, "tell return paths", self._feedback.tell)
-        every(DELAYED_EVERY, "tell of delays", self._feedback.watch)
-        every(FORGET_EVERY, "forget events", self._feedback.forget)
-        every(FORGET_EVERY, "forget usage", self._forget_usage)
+        duties.plan(
+            self._schedule,
+            self._config.run,
+            look=self._look,
+            watch=self._watch,
+            upkeep=self._upkeep,
+            pool=self._pool,
+            waking=self._waking,
+            pickups=self._pickups,
+            feedback=self._feedback,
+        )
         self._schedule.start()
 
     async def _look(self) -> None:
         self._ring()
-
-    async def _forget_usage(self) -> None:
-        await self._clerk.upkeep(lambda store, now: limits.forget(store.db, now))
 
     async def _watch(self) -> None:
         if not self._clerk.alive:

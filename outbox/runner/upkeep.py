@@ -16,7 +16,7 @@ from functools import partial
 
 from outbox.runner.clerk import Clerk
 from outbox.runner.steady import Steadiness
-from outbox.store import Presence, Reclaimed, Store, runners
+from outbox.store import Presence, Reclaimed, Store, limits, runners
 
 log = logging.getLogger("outbox.upkeep")
 
@@ -140,6 +140,10 @@ class Upkeep:
                 " only grows; `outbox doctor`",
                 size >> 20,
             )
+
+    async def forget_usage(self) -> None:
+        """Delete what no limit counts any more."""
+        await self._clerk.upkeep(lambda store, now: limits.forget(store.db, now))
 
     async def _find_strays(self) -> None:
         """A claim whose COMMIT was not acknowledged leaves messages in our name that we know nothing of. What is a

@@ -108,7 +108,7 @@ def _overdue(site: Site) -> None:
     )
 
 
-DUTIES = ("upkeep.register", "upkeep.renew", "upkeep.leave", "runners.forget", "service.forget_usage")
+DUTIES = ("upkeep.register", "upkeep.renew", "upkeep.leave", "runners.forget", "upkeep.forget_usage")
 ONE_BY_ONE = tuple(each for each in EXTENSIONS if each != "PIPELINING")
 
 STORIES = (

@@ -14,7 +14,7 @@ What one part of a runner calls of another is wrapped before it starts; producti
 
 `act`: "kill" (kill -9), "stop" (SIGSTOP) or "trace". With `trace`, a path, all points are noted there, one a line, as
 they are passed. `lose`: the acknowledgement of the first COMMIT with this verb is lost. `deaf`: from this point on the
-database cannot be written to. `intervals`: constants of `outbox.runner.service`, in seconds.
+database cannot be written to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from functools import partial, wraps
 from typing import Any
 
@@ -155,8 +154,6 @@ def watch_runner(watch: Watch, point: dict[str, Any]) -> None:
 
     for name in ("save", "take", "discard"):
         setattr(rescue, name, watch.around(f"rescue.{name}", getattr(rescue, name)))
-    for name, seconds in point.get("intervals", {}).items():
-        setattr(service, name, timedelta(seconds=seconds))
     open_presence = service.open_presence
 
     def opened(*arguments: Any, **named: Any) -> Any:
