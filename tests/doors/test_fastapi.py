@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from tests.doors.test_flask import post
-from tests.relay import Relay
-from tests.running import Program, Site, eventually
+from tests.doors.shops import place_two_orders
+from tests.running import Site
 
 APP = """
 import asyncio
@@ -60,24 +58,12 @@ def test_of_an_order_that_commits_and_one_that_rolls_back_only_the_first_is_sent
     postgres_site: Site, tmp_path: Path
 ) -> None:
     site = postgres_site
-    site.query("CREATE TABLE orders (id integer)")
-    (tmp_path / "shop.py").write_text(APP)
-    with Relay() as relay, Program([sys.executable, "shop.py", site.url], tmp_path) as shop:
-        site.register(relay.port)
-        port = int(shop.says(r"serves (\d+)")[1])
-        status, message_id = post(port, "/orders/7")
-        failed, _ = post(port, "/orders/8?fail=1")
-        assert (status, failed) == (200, 500)
-        with site.run() as runner:
-            runner.started()
-            eventually(lambda: len(relay.messages) >= 2, "the mails of order 7")
-            site.until(sent=2)
+    message_id, received = place_two_orders(APP, site, tmp_path, mails=2)
 
-        assert site.query("SELECT id FROM orders") == [(7,)]
-        assert site.query("SELECT source, dedup_key FROM outbox ORDER BY id") == [
-            ("shop", None),
-            ("fastapi", "invoice-7"),
-        ]
-        assert site.query("SELECT min(id) FROM outbox") == [(int(message_id),)]
-        assert sum(b"Invoice 7" in each.content for each in relay.messages) >= 1
-        assert not any(b"bo@example.net" in each.content for each in relay.messages)
+    assert site.query("SELECT source, dedup_key FROM outbox ORDER BY id") == [
+        ("shop", None),
+        ("fastapi", "invoice-7"),
+    ]
+    assert site.query("SELECT min(id) FROM outbox") == [(message_id,)]
+    assert sum(b"Invoice 7" in each.content for each in received) >= 1
+    assert not any(b"bo@example.net" in each.content for each in received)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import sys
 from pathlib import Path
 
-from tests.relay import Relay
-from tests.running import Program, Site, eventually
+from tests.doors.shops import place_two_orders
+from tests.running import Site
 
 APP = """
 import sys
@@ -42,34 +40,11 @@ server.serve_forever()
 """
 
 
-def post(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection.request("POST", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
 def test_of_an_order_that_commits_and_one_that_rolls_back_only_the_first_is_sent(
     sqlite_site: Site, tmp_path: Path
 ) -> None:
-    site = sqlite_site
-    site.query("CREATE TABLE orders (id integer)")
-    (tmp_path / "shop.py").write_text(APP)
-    with Relay() as relay, Program([sys.executable, "shop.py", site.url], tmp_path) as shop:
-        site.register(relay.port)
-        port = int(shop.says(r"serves (\d+)")[1])
-        status, message_id = post(port, "/orders/7")
-        failed, _ = post(port, "/orders/8?fail=1")
-        assert (status, failed) == (200, 500)
-        with site.run() as runner:
-            runner.started()
-            eventually(lambda: relay.messages, "the mail of order 7")
-            site.until(sent=1)
+    message_id, received = place_two_orders(APP, sqlite_site, tmp_path, mails=1)
 
-        assert site.query("SELECT id FROM orders") == [(7,)]
-        assert site.query("SELECT id, source, dedup_key FROM outbox") == [(int(message_id), "flask", "order-7")]
-        assert [b"Subject: Order 7" in each.content for each in relay.messages] == [True]
-        assert b"bo@example.net" not in relay.messages[0].content
+    assert sqlite_site.query("SELECT id, source, dedup_key FROM outbox") == [(message_id, "flask", "order-7")]
+    assert [b"Subject: Order 7" in each.content for each in received] == [True]
+    assert b"bo@example.net" not in received[0].content
