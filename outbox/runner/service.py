@@ -32,7 +32,7 @@ from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.runner.waking import Waking
 from outbox.smtp.relay import Deadlines
-from outbox.store import Store, Waiting, engine, open_presence, runners
+from outbox.store import Store, TransientError, Waiting, engine, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path
 from outbox.vault import Vault
 
@@ -126,7 +126,13 @@ class Service:
         """
         asyncio.get_running_loop().set_default_executor(Aside())
         self._assemble()
-        await self._clerk.start()
+        try:
+            await self._clerk.start()
+            return await self._live(errand, report)
+        except TransientError as error:  # before the clerk, who is patient, has anything to do with it
+            raise DatabaseError(f"the database went away at the start: {error}", hint="start it again") from error
+
+    async def _live(self, errand: Errand, report: Callable[[Remainder], None]) -> int:
         try:
             await self._first(self._begin())
             await self._first(self._work(errand))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from pathlib import Path
 
 import pytest
 
+from outbox.clock import Clock
+from outbox.config import Config
+from outbox.errors import DatabaseError, VaultError
+from outbox.runner.service import Errand, Service
+from outbox.store.listener import advisory_key
+from outbox.vault import Vault
 from tests.relay import Relay
 from tests.running import Site
 
@@ -117,3 +125,28 @@ def test_a_key_that_others_can_read(sqlite_site: Site) -> None:
     site.insert(1)
     key.chmod(0o644)
     refused(site, "run", code=5, says=str(key), key_file=str(key))
+
+
+class Known(Clock):
+    """Whose first runner has a name that the test knows."""
+
+    def token(self) -> str:
+        return "7" * 32
+
+
+def test_a_database_that_lets_nobody_begin_is_a_database_error(postgres_site: Site, tmp_path: Path) -> None:
+    """As when the server is restarted between the first words: who started the runner reads a line, no traceback."""
+    site, clock = postgres_site, Known()
+    site.query("SELECT pg_advisory_lock(?)", advisory_key(clock.token()))
+
+    def no_vault() -> Vault:
+        raise VaultError("there is no key")
+
+    async def begin() -> None:
+        config, rescue = Config(database=site.url), [tmp_path / "rescue"]
+        service = Service(config, no_vault, clock, version="0.1.0", rescue_files=rescue)
+        await service.run(Errand(until_empty=True))
+
+    with pytest.raises(DatabaseError, match="still held"):
+        asyncio.run(begin())
+    assert site.runners() == []
