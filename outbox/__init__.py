@@ -29,7 +29,7 @@ Importing this package loads none of that but `mail.py`, `enqueue.py`, and what 
 """
 
 from outbox.core.message import Attachment
-from outbox.enqueue import aenqueue, enqueue, enqueue_many
+from outbox.enqueue import aenqueue, aenqueue_many, enqueue, enqueue_many
 from outbox.mail import Mail
 
-__all__ = ["Attachment", "Mail", "aenqueue", "enqueue", "enqueue_many"]
+__all__ = ["Attachment", "Mail", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many"]

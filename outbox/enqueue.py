@@ -87,17 +87,7 @@ async def aenqueue(connection: AsyncConnection, mail: Mail, *, source: str = "py
     """`enqueue` for an asynchronous connection (psycopg, asyncpg, aiosqlite, SQLAlchemy's AsyncConnection and
     AsyncSession): the same statements, results and exceptions.
     """
-    if isinstance(connection, Mail):
-        raise TypeError(_TURNED)
-    driver, connection = await async_driver_for(connection)
-    load = _load((mail,), driver.dialect, source)
-    async with driver.together(connection, load.many):
-        message_id = await driver.insert_one(connection, load.insert, load.rows[0])
-        if attached := load.attached([message_id]):
-            await driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
-    if driver.dialect is SQLITE:
-        await driver.ring(connection)
-    return message_id
+    return (await _ainsert(connection, (mail,), source))[0]
 
 
 def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str = "python") -> list[int | None]:
@@ -121,6 +111,15 @@ def enqueue_many(connection: Connection, mails: Iterable[Mail], *, source: str =
     return ids
 
 
+async def aenqueue_many(
+    connection: AsyncConnection, mails: Iterable[Mail], *, source: str = "python"
+) -> list[int | None]:
+    """`enqueue_many` for an asynchronous connection: all of `mails`, in order, or none. psycopg pipelines them, too;
+    asyncpg and SQLAlchemy make one round trip for each statement.
+    """
+    return await _ainsert(connection, mails, source)
+
+
 _TURNED = "the connection comes first: enqueue(connection, mail)"
 
 
@@ -132,6 +131,25 @@ def _insert(driver: Driver, connection: Any, load: _Load) -> list[int | None]:
             ids = driver.insert(connection, load.insert, load.rows)
         if attached := load.attached(ids):
             driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    return ids
+
+
+async def _ainsert(connection: Any, mails: Iterable[object], source: str) -> list[int | None]:
+    if isinstance(connection, Mail):
+        raise TypeError(_TURNED)
+    driver, connection = await async_driver_for(connection)
+    load = _load(mails, driver.dialect, source)
+    if not load.rows:
+        return []
+    async with driver.together(connection, load.many):
+        if len(load.rows) == 1:
+            ids = [await driver.insert_one(connection, load.insert, load.rows[0])]
+        else:
+            ids = await driver.insert(connection, load.insert, load.rows)
+        if attached := load.attached(ids):
+            await driver.insert_all(connection, _attachment_sql(driver.dialect), attached)
+    if driver.dialect is SQLITE:
+        await driver.ring(connection)
     return ids
 
 

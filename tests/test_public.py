@@ -31,7 +31,7 @@ def loaded_by(code: str, tmp_path: Path) -> set[str]:
 
 
 def test_the_public_names_are_these() -> None:
-    assert sorted(outbox.__all__) == ["Attachment", "Mail", "aenqueue", "enqueue", "enqueue_many"]
+    assert sorted(outbox.__all__) == ["Attachment", "Mail", "aenqueue", "aenqueue_many", "enqueue", "enqueue_many"]
     assert all(getattr(outbox, name) is not None for name in outbox.__all__)
 
 

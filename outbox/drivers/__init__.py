@@ -56,9 +56,22 @@ _FOUND_ASYNC: dict[str, Callable[[Any], Awaitable[tuple[AsyncDriver, Any]]]] = {
 _NOT_YET = {
     "sqlalchemy.engine.base.Engine": "with engine.begin() as connection",
     "sqlalchemy.ext.asyncio.engine.AsyncEngine": "async with engine.begin() as connection",
+    "sqlalchemy.orm.session.sessionmaker": "with sessionmaker.begin() as session",
+    "sqlalchemy.ext.asyncio.session.async_sessionmaker": "async with async_sessionmaker.begin() as session",
+    "flask_sqlalchemy.extension.SQLAlchemy": "db.session",
     "asyncpg.pool.Pool": "async with pool.acquire() as connection",
+    "asyncpg.pool.PoolAcquireContext": "async with pool.acquire() as connection",
     "psycopg_pool.pool.ConnectionPool": "with pool.connection() as connection",
     "psycopg_pool.pool_async.AsyncConnectionPool": "async with pool.connection() as connection",
+    "psycopg2.pool.AbstractConnectionPool": "connection = pool.getconn()",
+    "sqlite3.Cursor": "cursor.connection",
+    "psycopg.Cursor": "cursor.connection",
+    "psycopg.AsyncCursor": "cursor.connection",
+    "psycopg2.extensions.cursor": "cursor.connection",
+    "django.utils.connection.BaseConnectionHandler": "connections[alias]",
+    "builtins.coroutine": "await",
+    "builtins.str": "connect() of a driver",
+    "pathlib.PurePath": "connect() of a driver",
 }
 _PROXIES = ("peewee.DatabaseProxy", "django.utils.connection.ConnectionProxy")
 
@@ -76,7 +89,7 @@ def driver_for(connection: Any) -> tuple[Driver, Any]:
     if find is not None:
         return find(connection)
     if kind in ASYNC_DRIVERS or kind in _FOUND_ASYNC:
-        raise TypeError(f"a {kind} is asynchronous: use `await aenqueue(connection, mail)`")
+        raise TypeError(f"a {kind} is asynchronous: use `await aenqueue(connection, mail)`, or aenqueue_many")
     raise TypeError(_unknown("enqueue", kind, [*DRIVERS, *_FOUND]))
 
 
@@ -93,7 +106,7 @@ async def async_driver_for(connection: Any) -> tuple[AsyncDriver, Any]:
     if find is not None:
         return await find(connection)
     if kind in DRIVERS or kind in _FOUND:
-        raise TypeError(f"a {kind} is not asynchronous: use `enqueue(connection, mail)`")
+        raise TypeError(f"a {kind} is not asynchronous: use `enqueue(connection, mail)`, or enqueue_many")
     raise TypeError(_unknown("aenqueue", kind, [*ASYNC_DRIVERS, *_FOUND_ASYNC]))
 
 

@@ -20,8 +20,12 @@ def is_autocommit(connection: Any) -> bool:
 
 
 @contextmanager
-def on_sqlite(connection: Any, run: Callable[[str], Any]) -> Iterator[None]:
-    """On this sqlite3 connection, by statements that `run` runs on it."""
+def on_sqlite(
+    connection: Any, run: Callable[[str], Any], autocommit: Callable[[Any], bool] = is_autocommit
+) -> Iterator[None]:
+    """On this sqlite3 connection, by statements that `run` runs on it. `autocommit` asks it, as `is_autocommit` does,
+    where that takes more.
+    """
 
     def is_open() -> bool:
         return bool(connection.in_transaction)
@@ -29,7 +33,7 @@ def on_sqlite(connection: Any, run: Callable[[str], Any]) -> Iterator[None]:
     if is_open():
         with savepoint(run, is_open):
             yield
-    elif is_autocommit(connection):
+    elif autocommit(connection):
         with transaction(run, is_open):
             yield
     else:
@@ -70,9 +74,11 @@ def savepoint(run: Callable[[str], Any], is_open: Callable[[], bool]) -> Iterato
 
 
 @asynccontextmanager
-async def on_sqlite_async(connection: Any, run: Callable[[str], Awaitable[Any]]) -> AsyncIterator[None]:
-    """`on_sqlite`, where `run` is to be awaited."""
-    own = not connection.in_transaction and is_autocommit(connection)
+async def on_sqlite_async(
+    connection: Any, run: Callable[[str], Awaitable[Any]], autocommit: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[None]:
+    """`on_sqlite`, where what is asked of the connection is to be awaited."""
+    own = not connection.in_transaction and await autocommit()
     if own:
         begin, done, undo = "BEGIN", "COMMIT", ["ROLLBACK"]
     else:

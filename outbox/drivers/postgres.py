@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from outbox.core.batches import flat
@@ -73,6 +73,20 @@ class AsyncPsycopg:
         async with self._cursor(connection) as cursor:
             await cursor.execute(insert.one(), row)
             return first(await cursor.fetchone())
+
+    async def insert(
+        self, connection: psycopg.AsyncConnection[Any], insert: Insert, rows: Sequence[Row]
+    ) -> list[int | None]:
+        ids: list[int | None] = []
+        piped = sys.modules["psycopg"].AsyncPipeline.is_supported()
+        async with connection.pipeline() if piped else nullcontext(), AsyncExitStack() as cursors:
+            sent = []
+            for some in insert.sets(rows):
+                cursor = await cursors.enter_async_context(self._cursor(connection))
+                sent.append((some, await cursor.execute(insert.many(len(some)), flat(some))))
+            for some, cursor in sent:
+                ids += insert.ids(some, await cursor.fetchall())
+        return ids
 
     async def insert_all(self, connection: psycopg.AsyncConnection[Any], sql: str, rows: Sequence[Row]) -> None:
         async with self._cursor(connection) as cursor:
@@ -143,6 +157,14 @@ class Asyncpg:
     async def insert_one(self, connection: Any, insert: Insert, row: Row) -> int | None:
         message_id: int | None = await connection.fetchval(insert.one(), *row)
         return message_id
+
+    async def insert(self, connection: Any, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        plain = sys.modules["asyncpg"].Record  # the application's own class may answer otherwise
+        ids: list[int | None] = []
+        for some in insert.sets(rows):
+            back = await connection.fetch(insert.many(len(some)), *flat(some), record_class=plain)
+            ids += insert.ids(some, back)
+        return ids
 
     async def insert_all(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         await connection.executemany(sql, rows)

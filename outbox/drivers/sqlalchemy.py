@@ -13,9 +13,9 @@ from typing import Any
 
 from outbox.core.batches import flat
 from outbox.doorbell import ring
-from outbox.drivers.held import on_sqlite, transaction
+from outbox.drivers.held import is_autocommit, on_sqlite, transaction
 from outbox.drivers.protocols import IDLE, RETURNING, AsyncDriver, Driver, first
-from outbox.drivers.sqlite import plain
+from outbox.drivers.sqlite import is_autocommit_async, plain
 from outbox.insert import ASYNCPG, POSTGRES, SQLITE, Dialect, Insert, Row
 
 
@@ -34,7 +34,7 @@ class Sqlalchemy:
         if not many:
             yield
         elif self.dialect is SQLITE:
-            with on_sqlite(plain(lent.driver_connection), run):
+            with on_sqlite(plain(lent.driver_connection), run, lambda own: _is_autocommit(lent.dbapi_connection, own)):
                 yield
         elif lent.dbapi_connection.autocommit and not _is_open(lent.driver_connection):
             with transaction(run, lambda: _is_open(lent.driver_connection)):
@@ -89,6 +89,10 @@ class AsyncSqlalchemy:
         message_id: int | None = await connection.run_sync(self._driver.insert_one, insert, row)
         return message_id
 
+    async def insert(self, connection: Any, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        ids: list[int | None] = await connection.run_sync(self._driver.insert, insert, rows)
+        return ids
+
     async def insert_all(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         await connection.run_sync(self._driver.insert_all, sql, rows)
 
@@ -133,6 +137,11 @@ def _of(connection: Any, known: dict[str, Any]) -> Any:
     if driver is None:
         raise TypeError(f"Outbox knows no SQLAlchemy over {name}; it knows {', '.join(known)}")
     return driver
+
+
+def _is_autocommit(adapter: Any, own: Any) -> bool:
+    """`is_autocommit` of sqlite3's connection, also where SQLAlchemy has it by aiosqlite's."""
+    return bool(adapter.run_async(is_autocommit_async)) if hasattr(adapter, "run_async") else is_autocommit(own)
 
 
 def _is_open(connection: Any) -> bool:

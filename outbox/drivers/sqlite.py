@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from outbox.core.batches import flat
 from outbox.doorbell import ring_at
-from outbox.drivers.held import on_sqlite, on_sqlite_async
+from outbox.drivers.held import is_autocommit, on_sqlite, on_sqlite_async
 from outbox.drivers.protocols import RETURNING
 from outbox.insert import SQLITE, Insert, Row
 
@@ -70,12 +70,23 @@ class Aiosqlite:
         if not many:
             yield
             return
-        async with on_sqlite_async(plain(connection), run):
+        async with on_sqlite_async(plain(connection), run, lambda: is_autocommit_async(connection)):
             yield
 
     async def insert_one(self, connection: Any, insert: Insert, row: Row) -> int | None:
         async with connection.execute(insert.one(), row) as cursor:
             return cursor.lastrowid if cursor.rowcount == 1 else None
+
+    async def insert(self, connection: Any, insert: Insert, rows: Sequence[Row]) -> list[int | None]:
+        if sys.modules["sqlite3"].sqlite_version_info < RETURNING:
+            return [await self.insert_one(connection, insert, row) for row in rows]
+        ids: list[int | None] = []
+        async with connection.cursor() as cursor:
+            cursor.row_factory = None
+            for some in insert.sets(rows):
+                await cursor.execute(insert.many(len(some)), flat(some))
+                ids += insert.ids(some, list(await cursor.fetchall()))
+        return ids
 
     async def insert_all(self, connection: Any, sql: str, rows: Sequence[Row]) -> None:
         await (await connection.executemany(sql, rows)).close()
@@ -91,3 +102,11 @@ class Aiosqlite:
 def plain(connection: Any) -> Any:
     """The sqlite3.Connection of an aiosqlite.Connection, to ask for its modes: aiosqlite shows only some of them."""
     return getattr(connection, "_conn", connection)
+
+
+async def is_autocommit_async(connection: Any) -> bool:
+    """`is_autocommit` of an aiosqlite.Connection: since Python 3.12, that may be asked only where it was opened, on its
+    thread.
+    """
+    found: bool = await connection._execute(is_autocommit, plain(connection))
+    return found

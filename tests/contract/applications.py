@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import aiosqlite
 import asyncpg
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_e
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from outbox import Mail, aenqueue, enqueue, enqueue_many
+from outbox import Mail, aenqueue, aenqueue_many, enqueue, enqueue_many
 from outbox.store.database import connect, sqlite_path
 from outbox.store.engine import sqlite3
 
@@ -75,6 +75,18 @@ class Application:
             database.close()
 
 
+class EndsInSql(Application):
+    """Where commit() and rollback() do nothing: connections in autocommit."""
+
+    begins_itself = False
+
+    def commit(self) -> None:
+        self.sql("COMMIT")
+
+    def rollback(self) -> None:
+        self.sql("ROLLBACK")
+
+
 class Asynchronous(Application):
     """What awaits its connection, on an event loop of its own."""
 
@@ -90,6 +102,9 @@ class Asynchronous(Application):
 
     def enqueue(self, mail: Mail) -> int | None:
         return self.loop.run_until_complete(aenqueue(self.connection, mail))
+
+    def enqueue_many(self, mails: Iterable[Mail]) -> list[int | None]:
+        return self.loop.run_until_complete(aenqueue_many(self.connection, mails))
 
     def sql(self, statement: str) -> None:
         self.wait(self.connection.execute(statement))
@@ -132,18 +147,10 @@ class Sqlite3New(Sqlite3):
         return sqlite3.connect(sqlite_path(self.url), **options)
 
 
-class Sqlite3NewAutocommit(Sqlite3):
-    begins_itself = False
-
+class Sqlite3NewAutocommit(EndsInSql, Sqlite3):
     def open(self) -> Any:
         options: dict[str, Any] = {"autocommit": True}
         return sqlite3.connect(sqlite_path(self.url), **options)
-
-    def commit(self) -> None:
-        self.sql("COMMIT")  # commit() does nothing in this mode
-
-    def rollback(self) -> None:
-        self.sql("ROLLBACK")
 
 
 class Psycopg(Application):
@@ -209,28 +216,15 @@ class Psycopg2(Application):
         return bool(self.connection.info.transaction_status != TransactionStatus.IDLE)
 
 
-class Psycopg2Autocommit(Psycopg2):
-    begins_itself = False
+class Psycopg2Autocommit(EndsInSql, Psycopg2):
     autocommit = True
 
-    def commit(self) -> None:
-        self.sql("COMMIT")  # commit() does nothing in this mode
 
-    def rollback(self) -> None:
-        self.sql("ROLLBACK")
-
-
-class Asyncpg(Asynchronous):
+class Asyncpg(EndsInSql, Asynchronous):
     """asyncpg, which is in autocommit outside of its transaction()."""
 
     def open(self) -> Any:
         return self.wait(asyncpg.connect(self.url))
-
-    def commit(self) -> None:
-        self.sql("COMMIT")
-
-    def rollback(self) -> None:
-        self.sql("ROLLBACK")
 
     def in_transaction(self) -> bool:
         return bool(self.connection.is_in_transaction())
@@ -257,11 +251,11 @@ class AsyncpgPool(Asyncpg):
 
 class Aiosqlite(Asynchronous):
     begins_itself = True
-    isolation_level: Any = ""
+    options: ClassVar[dict[str, Any]] = {}
 
     def open(self) -> Any:
         async def connected() -> Any:
-            return await aiosqlite.connect(sqlite_path(self.url), isolation_level=self.isolation_level)
+            return await aiosqlite.connect(sqlite_path(self.url), **self.options)
 
         return self.loop.run_until_complete(connected())
 
@@ -271,7 +265,15 @@ class Aiosqlite(Asynchronous):
 
 class AiosqliteAutocommit(Aiosqlite):
     begins_itself = False
-    isolation_level = None
+    options: ClassVar = {"isolation_level": None}
+
+
+class AiosqliteNew(Aiosqlite):
+    options: ClassVar = {"autocommit": False}
+
+
+class AiosqliteNewAutocommit(EndsInSql, Aiosqlite):
+    options: ClassVar = {"autocommit": True}
 
 
 class Sqlalchemy(Application):
@@ -302,17 +304,10 @@ class SqlalchemySession(Sqlalchemy):
         return Session(self.engine)
 
 
-class SqlalchemyAutocommit(Sqlalchemy):
-    """What SQLAlchemy calls a transaction is none in this mode, so its commit() does nothing."""
+class SqlalchemyAutocommit(EndsInSql, Sqlalchemy):
+    """What SQLAlchemy calls a transaction is none in this mode."""
 
-    begins_itself = False
     isolation = "AUTOCOMMIT"
-
-    def commit(self) -> None:
-        self.sql("COMMIT")
-
-    def rollback(self) -> None:
-        self.sql("ROLLBACK")
 
     def in_transaction(self) -> bool:
         own = self.connection.connection.driver_connection
@@ -363,6 +358,7 @@ SQLITE: dict[str, type[Application]] = {
 }
 if sys.version_info >= (3, 12):
     SQLITE |= {"sqlite3-new": Sqlite3New, "sqlite3-new-autocommit": Sqlite3NewAutocommit}
+    SQLITE |= {"aiosqlite-new": AiosqliteNew, "aiosqlite-new-autocommit": AiosqliteNewAutocommit}
 POSTGRES: dict[str, type[Application]] = {
     "psycopg": Psycopg,
     "psycopg-autocommit": PsycopgAutocommit,
@@ -382,4 +378,3 @@ POSTGRES: dict[str, type[Application]] = {
 }
 ALL = SQLITE | POSTGRES
 AUTOCOMMIT = [name for name, kind in ALL.items() if not kind.begins_itself]
-SYNCHRONOUS = [name for name, kind in ALL.items() if not issubclass(kind, Asynchronous)]

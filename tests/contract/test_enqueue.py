@@ -14,7 +14,7 @@ import sqlalchemy.exc
 
 from outbox import Attachment, Mail
 from outbox.store.engine import sqlite3
-from tests.contract.applications import ALL, AUTOCOMMIT, SQLITE, SYNCHRONOUS, Application
+from tests.contract.applications import ALL, AUTOCOMMIT, SQLITE, Application
 
 REFUSED = (
     sqlite3.IntegrityError,
@@ -36,7 +36,6 @@ def app(request: pytest.FixtureRequest) -> Iterator[Application]:
 
 
 in_autocommit = pytest.mark.parametrize("app", AUTOCOMMIT, indirect=True)
-synchronous = pytest.mark.parametrize("app", SYNCHRONOUS, indirect=True)
 
 
 def is_sqlite(app: Application) -> bool:
@@ -183,7 +182,6 @@ def test_after_an_error_in_the_first_statement_the_transaction_is_still_the_appl
     assert counts(app) == (1, 1, 0)
 
 
-@synchronous
 def test_a_batch_is_inserted_whole_or_not_at_all(app: Application) -> None:
     refuse_attachments(app)
     with pytest.raises(REFUSED):
@@ -194,7 +192,6 @@ def test_a_batch_is_inserted_whole_or_not_at_all(app: Application) -> None:
     assert counts(app) == (0, 0, 0)
 
 
-@synchronous
 def test_a_batch_without_attachments_is_held_together_too(app: Application) -> None:
     allow_each_subject_once(app)
     with pytest.raises(REFUSED):
@@ -250,7 +247,6 @@ def test_a_dedup_key_is_free_again_after_a_rollback(app: Application) -> None:
 # ---- many
 
 
-@synchronous
 def test_many_mails_go_in_in_order_and_keep_their_own_attachments(app: Application) -> None:
     app.begin()
     ids = app.enqueue_many(
@@ -279,7 +275,6 @@ def test_many_mails_go_in_in_order_and_keep_their_own_attachments(app: Applicati
     ]
 
 
-@synchronous
 def test_a_thousand_mails_and_none(app: Application) -> None:
     app.begin()
     ids = app.enqueue_many(mail(f"Order {number}") for number in range(1000))
@@ -291,7 +286,6 @@ def test_a_thousand_mails_and_none(app: Application) -> None:
     ]
 
 
-@synchronous
 def test_of_many_mails_each_gets_its_own_id_whatever_their_keys_columns_and_sizes(app: Application) -> None:
     soon = datetime(2030, 1, 1, 12, tzinfo=UTC)
     app.begin()
@@ -323,7 +317,6 @@ def test_of_many_mails_each_gets_its_own_id_whatever_their_keys_columns_and_size
     assert len(found) == 1 + len(inserted)
 
 
-@synchronous
 def test_a_mail_that_is_refused_among_many_leaves_none_of_them(app: Application) -> None:
     allow_each_subject_once(app)
     app.begin()
