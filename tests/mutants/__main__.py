@@ -25,8 +25,9 @@ GOAL = 0.85
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    if options.record or not covered.is_recorded():
-        status = covered.record()
+    complete = options.record or not covered.is_recorded()
+    if not options.as_recorded or complete:
+        status = covered.record() if complete else covered.refresh()
         if status != 0:
             print("mutants: not every test passes: what those notice does not count", file=sys.stderr)
     if options.coverage:
@@ -43,6 +44,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="PATH", help="only modules whose path begins so")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="mutants tested at the same time (default 2)")
     parser.add_argument("--record", action="store_true", help="record once more which test runs which line")
+    parser.add_argument("--as-recorded", action="store_true", help="do not record what has changed of the tests")
     return parser.parse_args(arguments)
 
 

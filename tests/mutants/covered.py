@@ -1,5 +1,5 @@
 """Which tests run which line of core, store and smtp: recorded once in minutes, and kept in `.mutants/` of the checkout
-for as long as the three packages stay as they are.
+for as long as the three packages stay as they are. Test files that have changed since are recorded once more.
 """
 
 from __future__ import annotations
@@ -58,30 +58,53 @@ def record(folder: Path = KEPT) -> int:
     """Run the suites in a copy of the tree, and record. pytest's exit status."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    status = _run([f"tests/{each}" for each in SUITES], folder)
+    (folder / "digest").write_text(digest())
+    return status
+
+
+def refresh(folder: Path = KEPT) -> int:
+    """Record the test files that are new or different since, too: one that a mutant has asked for is seen by the next.
+    A line that such a test no longer runs stays in its name. pytest's exit status.
+    """
+    known, now = _known(folder), _test_files()
+    changed = sorted(each for each, sum_ in now.items() if known.get(each) != sum_)
+    gone = known.keys() - now.keys()
+    for path in folder.glob("seconds.*.json"):
+        seconds = json.loads(path.read_text(encoding="utf-8"))
+        left = {test: took for test, took in seconds.items() if test.partition("::")[0] not in {*changed, *gone}}
+        path.write_text(json.dumps(left), encoding="utf-8")
+    return _run(changed, folder) if changed else 0
+
+
+def _run(tests: list[str], folder: Path) -> int:
+    """Of files and folders."""
     with tempfile.TemporaryDirectory(prefix="outbox-recording-") as tree:
         for name in COPIED:
             copy(ROOT / name, Path(tree) / name)
         (Path(tree) / "sitecustomize.py").write_text(_BEGIN)  # of every program that a test starts
-        suites = [f"tests/{each}" for each in SUITES]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "--dist",
-            "loadfile",
-            "-p",
-            "tests.mutants.recording",
-        ]
+        options = ["-q", "-n", "2", "--dist", "loadfile", "-p", "tests.mutants.recording"]
         environment = os.environ | {FOLDER: str(folder), "PYTHONPATH": tree}
-        status = subprocess.run([*command, *suites], cwd=tree, env=environment, check=False).returncode
+        command = [sys.executable, "-m", "pytest", *options, *tests]
+        status = subprocess.run(command, cwd=tree, env=environment, check=False).returncode
         measured = _coverage(folder, tree)
+        measured.load()
         measured.combine(data_paths=[str(folder)])
         measured.save()
-    (folder / "digest").write_text(digest())
+    (folder / "tests.json").write_text(json.dumps(_test_files()), encoding="utf-8")
     return status
+
+
+def _known(folder: Path) -> dict[str, str]:
+    known: dict[str, str] = json.loads((folder / "tests.json").read_text(encoding="utf-8"))
+    return known
+
+
+def _test_files() -> dict[str, str]:
+    """Those of the suites, and the digest of each."""
+    places = [ROOT / "tests" / each for each in SUITES]
+    paths = [path for each in places for path in (each.rglob("test_*.py") if each.is_dir() else [each])]
+    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 _BEGIN = """\
@@ -97,7 +120,8 @@ def digest() -> str:
 
 
 def is_recorded(folder: Path = KEPT) -> bool:
-    return (folder / "digest").exists() and (folder / "digest").read_text() == digest()
+    written = folder / "digest"
+    return (folder / "tests.json").exists() and written.exists() and written.read_text() == digest()
 
 
 def report(folder: Path = KEPT) -> float:
