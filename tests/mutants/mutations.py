@@ -1,7 +1,14 @@
 """Every small mistake that can be made in a module, as an edit of its source: what is compared, computed, returned,
 done, given and required; and in its SQL.
 
-Texts for people are left alone, and so are annotations and docstrings.
+Texts for people are left alone, and so are annotations and docstrings. So is what cannot change what the program does,
+by its construction and not by anybody's judgement of a survivor:
+
+- `raise AssertionError`, which says that a line is never reached
+- `hint=` with words: a text for people, like every other (without words, as in `hint=hint`, it is not left alone)
+- `maxsize=` of a cache, and the numbers of BATCHES: how much at a time, or how much is kept. With another number the
+  same is done in other steps
+- the name of a `TypeVar`, and a line of the log at DEBUG, which no document promises
 """
 
 from __future__ import annotations
@@ -36,6 +43,9 @@ _COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.LShift: ast.RShift,
     ast.RShift: ast.LShift,
 }
+
+BATCHES = frozenset({"CHUNK", "EXPIRE_BATCH", "LAG", "RECLAIM_BATCH", "ROWS_AT_ONCE", "SUSPECTS"})
+"""Constants whose number alone (and only as `NAME = number`) is left alone."""
 
 
 class Mutation(NamedTuple):
@@ -86,7 +96,7 @@ class _Finder:
 
     def find(self) -> Iterator[Mutation]:
         for statement in ast.parse(self._source).body:
-            if named(statement) == ("__all__",):
+            if named(statement) == ("__all__",) or _is_of_no_consequence(statement):
                 continue
             self._names = named(statement)
             yield from self._statement(statement)
@@ -109,7 +119,7 @@ class _Finder:
 
     def _statement(self, node: ast.stmt) -> Iterator[Mutation]:  # noqa: C901 -- a case a kind
         self._statement_line = node.lineno
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        if (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) or _is_of_no_consequence(node):
             return
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for default in (*node.args.defaults, *(each for each in node.args.kw_defaults if each)):
@@ -154,7 +164,7 @@ class _Finder:
                     yield from self._statement(each)
                 elif isinstance(each, ast.expr):
                     yield from self._expression(each)
-                elif isinstance(each, ast.AST):
+                elif isinstance(each, ast.AST) and not (isinstance(each, ast.keyword) and each.arg == "maxsize"):
                     yield from self._parts(each)
 
     # -- expressions
@@ -181,7 +191,7 @@ class _Finder:
                 changed = ast.BinOp(node.left, _COMPUTED[type(arithmetic)](), node.right)
                 yield self._mutation(node, f"({ast.unparse(changed)})")
             case ast.Call():
-                for keyword in (each for each in node.keywords if each.arg is not None):
+                for keyword in (each for each in node.keywords if each.arg and not _is_indifferent(each)):
                     less = copy.deepcopy(node)
                     less.keywords = [each for each in less.keywords if each.arg != keyword.arg]
                     yield self._mutation(node, ast.unparse(less), f"{ast.unparse(node)[:60]}: without {keyword.arg}=")
@@ -205,6 +215,27 @@ class _Finder:
                 yield Mutation(self._module, line, first, last, change.text, what, lines, self._names)
         elif isinstance(node, ast.Constant) and isinstance(value, str | bytes) and value and not _is_prose(value):
             yield self._mutation(node, repr("XX" + value if isinstance(value, str) else b"XX" + value))
+
+
+def _is_of_no_consequence(statement: ast.stmt) -> bool:
+    """See the top."""
+    match statement:
+        case ast.Raise(exc=ast.Call(func=ast.Name("AssertionError"))):
+            return True
+        case ast.Assign(value=ast.Call(func=ast.Name("TypeVar"))):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name("log"), attr="debug"))):
+            return True
+        case ast.Assign(targets=[ast.Name(name)], value=ast.Constant(int())):
+            return name in BATCHES
+    return False
+
+
+def _is_indifferent(keyword: ast.keyword) -> bool:
+    texts = [each.value for each in ast.walk(keyword.value) if isinstance(each, ast.Constant)]
+    is_text = isinstance(keyword.value, ast.Constant | ast.JoinedStr | ast.BinOp)
+    words = is_text and any(isinstance(each, str) and _is_prose(each) for each in texts)
+    return keyword.arg == "maxsize" or (keyword.arg == "hint" and words)
 
 
 def _is_prose(value: str | bytes) -> bool:

@@ -32,6 +32,11 @@ def mutants(source: str) -> set[str]:
         ('x = "WHERE a = ? AND b = ?"', 'x = "WHERE a = ? AND (b = ? OR 1 = 1)"'),
         ("x = f'WHERE a <= {b}'", "x = f'WHERE a < {b}'"),
         ("# ü\nx = 1", "# ü\nx = 2"),
+        ("raise A('x', hint=hint)", "raise A('x')"),
+        ("raise A('what a day')", "pass"),
+        ("LIMIT = 200", "LIMIT = 201"),
+        ("CHUNK = 2 * 3", "CHUNK = (2 // 3)"),
+        ("def f(a): log.info(a)", "def f(a): pass"),
     ],
 )
 def test_a_mistake(source: str, mutant: str) -> None:
@@ -46,10 +51,20 @@ def test_a_mistake(source: str, mutant: str) -> None:
         "import a\nfrom b import c",
         "x = 'words for people'",
         "__all__ = ['a']",
+        "def f(): raise AssertionError(1, 'unreachable')",
+        "T = TypeVar('T')",
+        "def f(a): log.debug('what', a + 1)",
+        "CHUNK = 200",
+        "RECLAIM_BATCH = 200",
+        "f = lru_cache(maxsize=256)",
     ],
 )
 def test_nothing_to_be_mistaken_in(source: str) -> None:
     assert mutants(source) == set()
+
+
+def test_a_hint_is_a_text_for_people() -> None:
+    assert mutants("raise A(hint='say this')") == mutants("raise A(hint=f'say what {x}')") == {"pass"}
 
 
 def test_a_condition_ends_where_the_next_word_of_sql_begins() -> None:

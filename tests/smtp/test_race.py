@@ -164,12 +164,9 @@ def test_a_handshake_that_failed_is_told_in_words() -> None:
     for code, strict in ((79, False), (80, True), (93, True), (94, False)):
         error.verify_code = code
         assert ("RFC 5280" in tls_fault(error)) is strict
-    for context in (
-        lambda: ssl.create_default_context(cadata=b"x"),
-        lambda: ssl.create_default_context(cafile=__file__),
-    ):
+    for unreadable in ({"cadata": b"x"}, {"cafile": __file__}):
         with pytest.raises(ssl.SSLError) as failed:
-            context()
+            ssl.create_default_context(**unreadable)
         assert tls_fault(failed.value) == f"TLS failed: {failed.value.reason or failed.value}"
     assert failed.value.reason == "NO_CERTIFICATE_OR_CRL_FOUND"
     assert tls_fault(ConnectionResetError("gone")) == "TLS failed: gone"
