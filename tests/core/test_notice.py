@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.message
 import email.policy
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes
 from typing import Any
 
@@ -158,6 +158,99 @@ def test_of_very_many_recipients_the_first_are_told_and_the_others_counted() -> 
     message = parsed(replace(NOTICE, recipients=many))
     assert len(status(message)) == 1 + MOST_RECIPIENTS
     assert "and 3 more recipients" in text(message, 0)
+
+
+def test_what_people_read_is_short_and_complete() -> None:
+    long = "x" * 2000
+    notice = replace(NOTICE, subject=long, message_id=long, recipients=(replace(BOB, address=long, text=long),))
+    said = text(parsed(notice), 0).replace("\r\n", "\n").split("\n")
+    assert said[2:] == [
+        f"    Subject: {long[:500]}",
+        f"    Message-ID: {long[:500]}",
+        "    Enqueued: Sun, 01 Mar 2026 12:00:00 +0000",
+        "",
+        f"<{long[:320]}>",
+        f"    {('550 5.1.1 ' + long)[:1200]}",
+        "",
+    ]
+    assert parsed(notice)["Subject"] == f"Undelivered mail: {long[:200]}"
+    assert parsed(replace(NOTICE, subject=""))["Subject"] == "Undelivered mail"
+    assert parsed(replace(NOTICE, action=Action.DELAYED))["Subject"] == "Delayed mail: Order 7"
+
+
+def test_the_first_words_say_what_has_become_of_it() -> None:
+    def first(**change: Any) -> str:
+        return text(parsed(replace(NOTICE, **change)), 0).split("\r\n\r\n")[0].replace("\r\n", " ")
+
+    assert first().startswith("Your message could not be delivered to the recipients below. It is not tried any more.")
+    assert first(gave_up=True).startswith("Your message was given up")
+    delayed = first(action=Action.DELAYED)
+    assert delayed.startswith("Your message has not been delivered yet")
+    assert first(action=Action.DELAYED, gave_up=True) == delayed
+
+
+def test_what_is_told_of_whom_has_its_bounds() -> None:
+    assert (MOST_RECIPIENTS, MOST_HEADER) == (500, 65536)
+    everybody = [replace(BOB, address=f"p{number}@example.net") for number in range(MOST_RECIPIENTS)]
+    assert "more recipients" not in text(parsed(replace(NOTICE, recipients=everybody)), 0)
+    line = b"X-Filler: " + b"f" * 501 + b"\r\n"  # 513 octets
+    exact = line * 127 + b"X-Filler: " + b"f" * 373 + b"\r\n"
+    assert len(exact) == MOST_HEADER
+    assert text(parsed(replace(NOTICE, header=exact)), 2).encode() == exact
+    assert text(parsed(replace(NOTICE, header=exact + b"X: y\r\n")), 2).encode() == exact
+    assert text(parsed(replace(NOTICE, header=exact[:-2] + b"f\r\n")), 2).encode() == exact[:-385]
+
+
+def test_a_header_that_no_mail_can_carry_does_not_go_back() -> None:
+    header = b"X-Filler: " + b"f" * 1200 + b"\r\n"
+    returned = text(parsed(replace(NOTICE, header=header)), 2)
+    assert returned == "Message-ID: <7.abc@example.com>\r\nSubject: Order 7\r\n"
+    assert text(parsed(replace(NOTICE, header=b"", message_id="no id")), 2) == "Subject: Order 7\r\n"
+
+
+def test_moments_are_told_in_utc_and_whole_seconds() -> None:
+    there = datetime(2026, 3, 1, 17, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    about, bob = status(parsed(replace(NOTICE, enqueued_at=there, recipients=(replace(BOB, at=there),))))
+    assert about["Arrival-Date"] == bob["Last-Attempt-Date"] == "Sun, 01 Mar 2026 12:00:00 +0000"
+    _, bob = status(parsed(replace(NOTICE, recipients=(replace(BOB, at=None),))))
+    assert "Last-Attempt-Date" not in bob
+
+
+@pytest.mark.parametrize(
+    ("code", "relay", "host"),
+    [
+        (550, "mx.example.net[192.0.2.1]:25", "dns; mx.example.net"),
+        (550, "mx.example.net:25", "dns; mx.example.net"),
+        (550, "", None),
+        (0, "mx.example.net[192.0.2.1]:25", None),
+        (399, "mx.example.net", "dns; mx.example.net"),
+    ],
+)
+def test_whose_words_they_are(code: int, relay: str, host: str | None) -> None:
+    _, bob = status(parsed(replace(NOTICE, recipients=(replace(BOB, code=code, status="", relay=relay),))))
+    assert bob.get("Remote-MTA") == host
+    assert bob["Diagnostic-Code"] == (f"smtp; {code} no such user" if code else "X-Outbox; no such user")
+    assert bob["Status"] == "5.0.0"
+
+
+def test_of_a_recipient_of_whom_nothing_was_said_nothing_is_told() -> None:
+    _, bob = status(parsed(replace(NOTICE, recipients=(Unreached("bob@example.net"),))))
+    assert bob.keys() == {"Original-Recipient", "Final-Recipient", "Action", "Status"}
+    said = text(parsed(replace(NOTICE, recipients=(Unreached("bob@example.net"),))), 0)
+    assert said.endswith("<bob@example.net>\r\n")
+
+
+def test_an_envelope_without_an_id_has_none() -> None:
+    about, _ = status(parsed(replace(NOTICE, envelope_id="")))
+    assert list(about) == ["Reporting-MTA", "Arrival-Date"]
+
+
+def test_a_word_that_is_longer_than_a_line_is_cut() -> None:
+    _, bob = status(parsed(replace(NOTICE, recipients=(replace(BOB, text="w" * 1000),))))
+    lines = bob["Diagnostic-Code"].split()
+    assert [len(each) for each in lines] == [5, 3, 5, 900, 100]
+    _, bob = status(parsed(replace(NOTICE, recipients=(replace(BOB, code=0, status="", text="\u00e9\u4e2d"),))))
+    assert bob["Diagnostic-Code"] == "X-Outbox; ??"
 
 
 @pytest.mark.parametrize("change", [{"to": "nobody"}, {"sender": ""}, {"recipients": ()}])

@@ -99,6 +99,105 @@ def test_the_caps_are_reached_but_not_crossed() -> None:
     assert isinstance(read(b"250 " + b"x" * (MAX_OCTETS - 6) + b"\r\n")[0], Reading)
 
 
+def test_what_a_reply_may_have_at_most() -> None:
+    """RFC 5321 has 512 octets a line and no most; Postfix stops at 64 KiB, too."""
+    assert (MAX_OCTETS, MAX_LINES, MAX_TEXT) == (65536, 100, 1024)
+
+
+@pytest.mark.parametrize(
+    ("octets", "is_too_long"),
+    [
+        (b"250 " + b"x" * 65531 + b"\n", False),  # 65536 with its line end
+        (b"250 " + b"x" * 65532 + b"\n", True),
+        (b"250-" + b"x" * 60000 + b"\n" + b"250 " + b"x" * 5526 + b"\n", False),  # and together
+        (b"250-" + b"x" * 60000 + b"\n" + b"250 " + b"x" * 5527 + b"\n", True),
+        (b"250-" + b"x" * 60000 + b"\n" + b"x" * 5531, False),  # not complete, and still within it
+        (b"250-" + b"x" * 60000 + b"\n" + b"x" * 5532, True),
+        (b"2" * 65536, False),
+        (b"2" * 65537, True),
+    ],
+)
+def test_a_reply_is_too_long_by_one_octet(octets: bytes, is_too_long: bool) -> None:
+    complaint = f"a reply of more than {MAX_OCTETS} octets"
+    assert (complaint in read(octets)) is is_too_long
+    half = len(octets) // 2
+    assert (complaint in read(octets[:half], octets[half:])) is is_too_long
+
+
+def test_each_reply_is_measured_by_itself() -> None:
+    one = b"250-a\r\n" + b"250 " + b"x" * 40_000 + b"\r\n"
+    assert [type(each) for each in read(one, one, one)] == [Reading] * 3
+    lines = b"250-x\r\n" * 70 + b"250 x\r\n"
+    assert [type(each) for each in read(lines, lines)] == [Reading] * 2
+
+
+def test_a_complaint_has_an_excerpt_of_sixty_octets() -> None:
+    (complaint,) = read(b"\x1b[31m" + b"y" * 300 + b"\r\n")
+    assert complaint == f"not an SMTP reply: {'[31m' + 'y' * 56!r}"
+    assert read(b"250-a\r\n551 b\r\n") == ["one reply with two codes, 250 and 551"]
+
+
+def test_words_are_cut_at_a_kilobyte_and_between_letters() -> None:
+    assert parse(b"250 " + b"x" * 1024 + b"\r\n").text == "x" * 1024
+    assert parse(b"250 " + b"x" * 1025 + b"\r\n").text == "x" * 1024
+    assert parse(b"250 x" + "\u00e9".encode() * 600 + b"\r\n").text == "x" + "\u00e9" * 511
+    assert parse(b"550 5.1.1 " + b"x" * 1025 + b"\r\n") == Reply(550, "5.1.1", "x" * 1024)
+    assert parse(b"550-5.1.1 " + b"x" * 600 + b"\r\n550 5.1.1 " + b"y" * 600 + b"\r\n").text == (
+        "x" * 600 + " " + "y" * 423
+    )
+
+
+def test_the_lines_of_a_reply_are_kept_as_they_came() -> None:
+    (reading,) = read(b"250-relay.example\r\n250-SIZE 1\r\n250\r\n")
+    assert isinstance(reading, Reading)
+    assert reading.lines == (b"relay.example", b"SIZE 1", b"")
+    (reading,) = read(b"250 \xff  x\r\n")
+    assert isinstance(reading, Reading)
+    assert reading.lines == (b"\xff  x",)
+
+
+def test_something_is_pending_until_it_was_taken() -> None:
+    parser = ReplyParser()
+    assert not parser.pending
+    parser.feed(b"250 a\r\n250 b\r\n")
+    for left in (True, False):
+        assert parser.take() is not None
+        assert parser.pending is left
+    parser.feed(b"250-a\r\n")
+    assert parser.take() is None
+    assert parser.pending  # a line of a reply that is not complete
+    parser.feed(b"250 b\r\n25")
+    assert parser.take() is not None
+    assert parser.pending
+    parser.feed(b"0 c\r\n")
+    assert parser.take() is not None
+    assert not parser.pending
+
+
+@pytest.mark.parametrize(
+    ("code", "kinds"),
+    [
+        (199, (False, False, False)),
+        (200, (True, False, False)),
+        (299, (True, False, False)),
+        (300, (False, True, False)),
+        (399, (False, True, False)),
+        (400, (False, False, False)),
+        (499, (False, False, False)),
+        (500, (False, False, True)),
+    ],
+)
+def test_the_first_digit_is_what_counts(code: int, kinds: tuple[bool, bool, bool]) -> None:
+    answer = Reply(code)
+    assert (answer.positive, answer.intermediate, answer.permanent) == kinds
+
+
+def test_a_reply_is_written_as_a_relay_says_it() -> None:
+    assert str(Reply(550, "5.1.1", "no such user")) == "550 5.1.1 no such user"
+    assert str(Reply(250)) == "250"
+    assert str(Reply(0, "", "no reply")) == "no reply"
+
+
 def test_pipelined_replies_come_one_by_one() -> None:
     assert [item.reply.code for item in read(b"250 a\r\n550-b\r\n550 b\r\n354") if isinstance(item, Reading)] == [
         250,

@@ -161,9 +161,9 @@ class Covered:
         self._lines: dict[str, dict[int, list[str]]] = {}
 
     def tests_of(self, mutation: Mutation) -> set[str]:
-        """Whoever may notice: the tests of that module's own file, and who runs the line; if only importing does, who runs
-        a line that uses its name, or the name of what it becomes a part of; and if there is no such line, whoever runs
-        anything of its module.
+        """Whoever may notice: the tests of the module's own file, and who runs the line. If only importing does: who
+        runs a line that uses its name, or the name of what it becomes a part of; and if there is no such line, whoever
+        runs anything of its module.
         """
         found = self._at(mutation.module, mutation.lines)
         names, known = list(mutation.names), set(mutation.names)
