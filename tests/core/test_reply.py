@@ -158,20 +158,21 @@ def test_the_lines_of_a_reply_are_kept_as_they_came() -> None:
 
 def test_something_is_pending_until_it_was_taken() -> None:
     parser = ReplyParser()
-    assert not parser.pending
-    parser.feed(b"250 a\r\n250 b\r\n")
-    for left in (True, False):
-        assert parser.take() is not None
+    story: list[tuple[bytes, int, bool]] = [
+        (b"", 0, False),
+        (b"250 a\r\n250 b\r\n", 1, True),
+        (b"", 1, False),
+        (b"250-a\r\n", 0, True),  # a line of a reply that is not complete
+        (b"250 b\r\n25", 1, True),
+        (b"0 c\r\n", 1, False),
+    ]
+    for octets, complete, left in story:
+        parser.feed(octets)
+        for _ in range(complete):
+            assert parser.take() is not None
+        if left and not complete:
+            assert parser.take() is None
         assert parser.pending is left
-    parser.feed(b"250-a\r\n")
-    assert parser.take() is None
-    assert parser.pending  # a line of a reply that is not complete
-    parser.feed(b"250 b\r\n25")
-    assert parser.take() is not None
-    assert parser.pending
-    parser.feed(b"0 c\r\n")
-    assert parser.take() is not None
-    assert not parser.pending
 
 
 @pytest.mark.parametrize(
