@@ -130,7 +130,7 @@ class MessageAdmin(admin.ModelAdmin):
             with opened(connections[router.db_for_write(Message)]) as db:
                 answers = calls[verb](db, ids, who=f"{request.user.get_username()} (Django admin)")
         except (OutboxError, ImproperlyConfigured) as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, _trouble(error), messages.ERROR)
             return
         done = sum(answer.done for answer in answers)
         if done:
@@ -153,8 +153,13 @@ def _record(message: Any) -> Any:
             with opened(connections[message._state.db]) as db:
                 message._outbox_record = audit.show(db, message.pk)
         except (OutboxError, ImproperlyConfigured) as error:
-            message._outbox_record = str(error)
+            message._outbox_record = _trouble(error)
     return message._outbox_record
+
+
+def _trouble(error: OutboxError | ImproperlyConfigured) -> str:
+    hint = error.hint if isinstance(error, OutboxError) else ""
+    return f"{error} ({hint})" if hint else str(error)
 
 
 def _reply(line: Any) -> tuple[Any, Any, Any]:
