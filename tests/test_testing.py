@@ -6,6 +6,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -282,8 +283,8 @@ def test_the_url_is_the_connections(connection: Any) -> None:
 
 
 def test_a_database_in_memory_has_no_runner() -> None:
-    with pytest.raises(DatabaseError, match="in memory"):
-        url_of(sqlite3.connect(":memory:"))
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(DatabaseError, match="in memory"):
+        url_of(connection)
 
 
 def test_importing_it_loads_neither_pytest_nor_a_driver(tmp_path: Any) -> None:
