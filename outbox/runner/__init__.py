@@ -7,9 +7,11 @@ carriers.py    a task for each place of an account, that takes one message after
 conversation.py   the part of it that the relay takes part in; brakes.py, the refusals met in a row
 login.py       connections and tokens.py for them; signing.py, DKIM; screen.py, who is suppressed
 clerk.py       the only thread that writes; request.py, what it is asked; gather.py, what shares a COMMIT
-patience.py    how it meets a fault of the database that passes; courtesy.py, how it leaves SQLite's lock to others
-contents.py    what claimed messages say; budget.py, how much of it is in memory; memory.py, what it leaves there
-waking.py      what wakes a runner on SQLite: looks.py; doorbell.py and logwatch.py, with hearing.py
+patience.py    how it meets a fault of the database that passes
+others.py      what others do with SQLite's file: looks.py, have they committed; courtesy.py, the lock is left to them
+contents.py    what claimed messages say; at_hand.py, what was read along with the claim; budget.py, how much of it is
+               in memory; memory.py, what it leaves there
+waking.py      what wakes a runner on SQLite: doorbell.py and logwatch.py, with hearing.py
 registrar.py   what is known of accounts and senders, and their opened secrets; snapshot.py, read at once
 gate.py        what may be claimed; quota.py, the limits: what may go now, what waits until when
 pickups.py     the pickup folders, scanned in their rhythm

@@ -18,12 +18,17 @@ class ByteBudget:
     """
 
     def __init__(self, room: int) -> None:
+        self._half = room // 2
         self._room = room
         self._held: Counter[str] = Counter()
 
     @property
     def has_room(self) -> bool:
         return self._room > 0
+
+    @property
+    def is_half_free(self) -> bool:
+        return self._room > self._half
 
     def admits(self, owner: str, size: int = 1) -> bool:
         return size <= self._room or self._held[owner] == 0

@@ -9,7 +9,7 @@ it is a result, it is put aside, tried again, and at the end handed back to be r
 
 On SQLite the clerk shares the file's one lock with applications that wait for it with SQLite's own busy handler, which
 starves. So it takes the lock in a rhythm of its own, and while others write it leaves the lock free after each COMMIT
-(`courtesy.py`), and reads meanwhile, which needs no lock.
+(`others.py`), and reads meanwhile, which needs no lock.
 """
 
 from __future__ import annotations
@@ -26,12 +26,23 @@ from typing import Any, TypeVar
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError, UnusableDatabase
+from outbox.runner.at_hand import AtHand
 from outbox.runner.contents import Contents
-from outbox.runner.courtesy import Courtesy
 from outbox.runner.gather import Gather
-from outbox.runner.looks import Looks
+from outbox.runner.others import Others
 from outbox.runner.patience import Patience
-from outbox.runner.request import WRITES, AbandonedError, Answer, Kind, Request, is_single, resolve, set_answer
+from outbox.runner.request import (
+    WRITES,
+    AbandonedError,
+    Answer,
+    Claiming,
+    Kind,
+    Request,
+    is_one_claim,
+    is_single,
+    resolve,
+    set_answer,
+)
 from outbox.store import Content, Mark, Settled, Store, TransientError
 
 log = logging.getLogger("outbox.clerk")
@@ -61,6 +72,7 @@ class Clerk:
         self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
         self._contents = Contents(store, byte_budget)
         self._queues[Kind.CONTENT] = self._contents.asked
+        self._at_hand = AtHand(self.lighten)
         self._gather = Gather(self._hand_in)
         self._refused: list[Request] = []
         self._retry_at = 0.0
@@ -74,17 +86,14 @@ class Clerk:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._gone = asyncio.Event()
         self._offset = timedelta()
-        self._changes: int | None = None
-        self._courtesy = Courtesy()
-        self._committed_at = 0.0
+        self.others = Others(store, clock, on_commit=lambda: self._call(self._on_change))
         self._patience = Patience(
             store,
             clock,
             is_abandoned=lambda: self._abandoned,
-            on_wait=self._somebody_else_writes,
+            on_wait=self.others.met,
             on_return=lambda: self._call(self._on_change),
         )
-        self.looks = Looks()
         self.fault: UnusableDatabase | None = None
         """What has ended the clerk, and would end it again."""
 
@@ -122,6 +131,7 @@ class Clerk:
         return self._gather.ask(Kind.MARK, mark)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[Settled]:
+        self._at_hand.drop(settlement.message_id, settlement.claim_no)
         return self._gather.ask(Kind.SETTLE, settlement)
 
     def claim(self, verb: Callable[[Store, datetime], list[Claim]]) -> asyncio.Future[list[Claim]]:
@@ -136,10 +146,16 @@ class Clerk:
         return self._gather.ask(Kind.READ, verb)
 
     def content(self, claim: Claim, account: str) -> asyncio.Future[Content]:
-        """What a claimed message says, as soon as the byte budget has room for one more of this account. Give the room
-        back with `release`.
+        """What a claimed message says: at once, if it was read along with its claim, else as soon as the byte budget
+        has room for one more of this account. Give the room back with `release`.
         """
-        return self._gather.ask(Kind.CONTENT, (claim, account))
+        content = self._at_hand.take(claim, account)
+        if content is None:
+            return self._gather.ask(Kind.CONTENT, (claim, account))
+        self._gather.under_way += 1
+        taken = self._loop.create_future()
+        taken.set_result(content)
+        return taken
 
     def release(self, account: str, size: int) -> None:
         """A message of this many bytes is no longer in memory."""
@@ -154,7 +170,7 @@ class Clerk:
 
     def expect(self) -> None:
         """Somebody else is about to commit, or just has: look closely for a moment (SQLite)."""
-        self.looks.expect(self._clock.monotonic(), self._committed_at)
+        self.others.expect()
         with self._arrived:
             self._arrived.notify()
 
@@ -208,7 +224,7 @@ class Clerk:
     def _live(self) -> None:
         try:
             self._store.open()
-            self._changes = self._store.changes()
+            self.others.begin()
         except BaseException as error:  # noqa: BLE001 -- whoever awaits start() is told, whatever it is
             self._call(set_answer, self._opened, None, error)
             return
@@ -247,9 +263,9 @@ class Clerk:
                 self._waits = False
         self._try_refused_again()
         if not self._waiting():
-            self._look()
+            self.others.look()
             return
-        free = self._courtesy.left(self._clock.monotonic())
+        free = self.others.left_free()
         group = [] if free else [each for kind in WRITES for each in self._first(kind)]
         reads = self._first(Kind.READ)
         if group:
@@ -270,29 +286,8 @@ class Clerk:
         return any(self._queues[kind] for kind in (*WRITES, Kind.READ)) or bool(self._contents.next(1))
 
     def _interval(self) -> float | None:
-        if self._changes is not None:
-            return self.looks.pause(self._clock.monotonic())
-        return RETRY_REFUSED if self._refused else None
-
-    def _look(self) -> None:
-        """Has somebody else committed? `data_version` says so for 3.5 µs and does not move on our own commits."""
-        try:
-            changes = self._store.changes()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the next request meets it, and deals with it
-            log.debug("cannot look for changes: %s", error)
-            return
-        if changes != self._changes:
-            now = self._clock.monotonic()
-            self.looks.found(now)
-            self._others_have_committed(changes, now)
-
-    def _others_have_committed(self, changes: int | None, now: float) -> None:
-        self._changes = changes
-        self._courtesy.met_others(now)
-        self._call(self._on_change)
-
-    def _somebody_else_writes(self) -> None:
-        self._courtesy.met_others(self._clock.monotonic())
+        pause = self.others.look_after()
+        return RETRY_REFUSED if pause is None and self._refused else pause
 
     # -- writing
 
@@ -314,7 +309,10 @@ class Clerk:
                 return
             answers = [(group[0], None, error)]
         self._forget(group)
-        self._deliver(answers)
+        claims = [each for each in answers if isinstance(each[0].payload, Claiming) and each[1]]
+        self._deliver([each for each in answers if each not in claims] if claims else answers)
+        for each in claims:
+            self._deliver_claims(each)
 
     def _put_aside(self, request: Request, error: Exception) -> None:
         """A result that the database refuses is kept, and tried again; at the end it goes to the rescue file."""
@@ -336,9 +334,9 @@ class Clerk:
 
     def _transact(self, group: Sequence[Request]) -> list[Answer]:
         """One transaction. Members of one kind that have a batch verb go through it together."""
-        self._be_courteous()
+        self.others.make_room()
         store, began = self._store, self._clock.monotonic()
-        with store.single() if is_single(group) else store.transaction():
+        with store.single(durable=not is_one_claim(group)) if is_single(group) else store.transaction():
             now = store.now()
             self._offset = now - self._clock.now()
             answers: list[Answer] = []
@@ -353,19 +351,10 @@ class Clerk:
             verbs = [each for each in group if each.kind in (Kind.CLAIM, Kind.UPKEEP)]
             # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
             answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
-        self._committed_at = self._clock.monotonic()
-        if self._changes is not None:
-            self._courtesy.had_it(began, self._committed_at)
-        self._gather.lasts += (self._committed_at - began - self._gather.lasts) / 4
+        committed = self._clock.monotonic()
+        self.others.had_lock(began, committed)
+        self._gather.lasts += (committed - began - self._gather.lasts) / 4
         return answers
-
-    def _be_courteous(self) -> None:
-        changes = self._store.changes()
-        now = self._clock.monotonic()
-        if changes is not None and changes != self._changes:
-            self._others_have_committed(changes, now)
-        if free := self._courtesy.left(now):
-            self._clock.sleep(free)
 
     def _rest(self, seconds: float) -> None:
         """So long, or until somebody asks."""
@@ -392,10 +381,12 @@ class Clerk:
         answers: list[Answer] = [(each, None, None) for each in asked.values() if each.future.cancelled()]
         for request, _, _ in answers:
             del asked[request.payload[0].message_id]
-        is_urgent = partial(bool, self._queues[Kind.MARK])
-        self._patience.until_done(lambda: self._contents.read(asked, answers, is_urgent))
+        self._patience.until_done(lambda: self._contents.read(asked, answers, self._is_urgent))
         self._contents.forget({id(request) for request, _, _ in answers})
         self._call(self._hand_over, answers)
+
+    def _is_urgent(self) -> bool:
+        return bool(self._queues[Kind.MARK])
 
     def _hand_over(self, answers: Sequence[Answer]) -> None:
         self._gather.under_way += sum(content is not None for _, content, _ in answers)
@@ -410,6 +401,16 @@ class Clerk:
     def _deliver(self, answers: Sequence[Answer]) -> None:
         if answers:
             self._call(resolve, answers)
+
+    def _deliver_claims(self, answer: Answer) -> None:
+        """With what they say. Those who wait for marks and settlements have had their answers."""
+        request, claims, _ = answer
+        ahead = self._contents.ahead(claims, request.payload.owner, self._is_urgent)
+        self._call(self._hand_over_claims, answer, ahead)
+
+    def _hand_over_claims(self, answer: Answer, ahead: Sequence[tuple[Claim, str, Content]]) -> None:
+        self._at_hand.put(ahead)
+        resolve([answer])
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if not self._loop.is_closed():

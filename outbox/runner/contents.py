@@ -1,4 +1,5 @@
-"""What claimed messages say, read within the byte budget: small ones in batches, a large one when it fits.
+"""What claimed messages say, read within the byte budget: small ones along with their claim or in batches, a large one
+when it fits.
 
 A large one is measured before it is read. As long as it does not fit, what its account has asked for after it waits,
 too: else small mail could keep it waiting for ever.
@@ -10,7 +11,7 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from outbox.core.settlement import Claim
@@ -48,12 +49,39 @@ class Contents:
         with self._lock:
             self.asked.clear()
 
+    def ahead(
+        self, claims: Sequence[Claim], owner: Callable[[str], str], is_urgent: Callable[[], bool]
+    ) -> list[tuple[Claim, str, Content]]:
+        """What these say, before it is asked for, as far as half of the budget goes and up to the first large one; each
+        with its account. A fault ends it: whoever asks for the rest meets it again, and knows what to do.
+        """
+        self._take_back()
+        found: list[tuple[Claim, str, Content]] = []
+        octets = 0
+        try:
+            with self._store.reading():
+                for claim, content in self._store.contents(claims):
+                    if isinstance(content, int) or not self._budget.is_half_free:
+                        break
+                    account = owner(claim.sender)
+                    self._budget.take(account, content.size)
+                    found.append((claim, account, content))
+                    octets += content.size
+                    if octets > LONG_READ and is_urgent():
+                        break
+        except Exception:
+            log.debug("not everything could be read ahead", exc_info=True)
+        return found
+
+    def _take_back(self) -> None:
+        while self._released:
+            self._budget.give(*self._released.popleft())
+
     def next(self, most: int = BATCH) -> list[Request]:
         """The first, at most so many, that the budget may have room for. Of an account that holds nothing, one is read
         whatever it has.
         """
-        while self._released:
-            self._budget.give(*self._released.popleft())
+        self._take_back()
         found: list[Request] = []
         owners, blocked = set[str](), set[str]()
         with self._lock:

@@ -31,7 +31,7 @@ from outbox.runner.clerk import Clerk
 from outbox.runner.delivery import Delivery
 from outbox.runner.gate import Gate
 from outbox.runner.registrar import Registrar
-from outbox.runner.request import Alone
+from outbox.runner.request import Claiming
 from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
 
 log = logging.getLogger("outbox.dispatch")
@@ -279,7 +279,8 @@ class Dispatch:
 
     async def _claim(self, picks: Sequence[Pick]) -> bool:
         """Claim and begin to deliver. Whether a sender gave all that was asked of it, so that there may be more."""
-        claims = await self._clerk.claim(Alone(partial(_claim_lanes, self._runner(), picks)))
+        verb = partial(_claim_lanes, self._runner(), picks)
+        claims = await self._clerk.claim(Claiming(verb, self._account_of))
         for claim in claims:
             self._begin(claim)
         taken = Counter(each.sender for each in claims)

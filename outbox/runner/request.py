@@ -28,23 +28,30 @@ class Request:
     future: asyncio.Future[Any]
 
 
-class Alone:
-    """What is asked for is one verb of the store's, so that it needs no transaction around it where it is alone."""
+class Claiming:
+    """One `Store.claim`, and nothing else: so it needs no transaction around it where it is alone. `owner` says whose
+    mail a sender's is, for what the claimed messages say is read along with them.
+    """
 
-    __slots__ = ("_verb",)
+    __slots__ = ("_verb", "owner")
 
-    def __init__(self, verb: Callable[[Any, datetime], Any]) -> None:
+    def __init__(self, verb: Callable[[Any, datetime], Any], owner: Callable[[str], str]) -> None:
         self._verb = verb
+        self.owner = owner
 
     def __call__(self, store: Any, now: datetime) -> Any:
         return self._verb(store, now)
 
 
 def is_single(group: Sequence[Request]) -> bool:
-    """Whether this is one `mark` or one `claim`."""
+    """Whether this is one `Store.mark` or one `Store.claim`."""
     if group[0].kind is Kind.MARK:
         return group[-1].kind is Kind.MARK
-    return len(group) == 1 and isinstance(group[0].payload, Alone)
+    return is_one_claim(group)
+
+
+def is_one_claim(group: Sequence[Request]) -> bool:
+    return len(group) == 1 and isinstance(group[0].payload, Claiming)
 
 
 WRITES = (Kind.MARK, Kind.SETTLE, Kind.CLAIM, Kind.UPKEEP)

@@ -27,7 +27,7 @@ class Waking:
         """To be called every few seconds: repairs what is gone. Never raises."""
         self._watch.attend()
         self._doorbell.attend()
-        self._clerk.looks.every = RARELY if self._watch.proven else OFTEN
+        self._clerk.others.looks.every = RARELY if self._watch.proven else OFTEN
 
     def close(self) -> None:
         self._watch.close()

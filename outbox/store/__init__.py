@@ -163,8 +163,10 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """BEGIN (on SQLite with the write lock, at once or not at all), then COMMIT, or ROLLBACK if anything raises."""
 
-    def single(self) -> AbstractContextManager[None]:
-        """A transaction of one `claim` or one `mark` and nothing else."""
+    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """A transaction of one `claim` or one `mark` and nothing else. Not `durable`: a loss of power may undo it, if
+        nothing durable has been committed since. So it is good enough for a claim: nothing is sent before a mark.
+        """
 
     def reading(self) -> AbstractContextManager[None]: ...
 

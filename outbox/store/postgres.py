@@ -220,7 +220,7 @@ class PostgresStore(SqlStore):
                 yield
 
     @contextmanager
-    def single(self) -> Iterator[None]:
+    def single(self, *, durable: bool = True) -> Iterator[None]:
         """One statement is a transaction by itself, without the round trips of BEGIN and COMMIT. A verb that turns out
         to need several of them begins one.
         """

@@ -96,7 +96,7 @@ class SqlStore(Reclaiming):
         super().__init__(url)
         self._content = self.translate(self._content_where("= ?"))
 
-    def single(self) -> AbstractContextManager[None]:
+    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
         return self.transaction()
 
     # -- reading

@@ -7,7 +7,7 @@ the clerk waits in its own rhythm, because SQLite's busy handler starves (DESIGN
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ class SqliteStore(SqlStore):
             file = OpenFile(sqlite_path(self.url))
             self.db = connect(self.url, create=False)
             self.db.execute_sql("PRAGMA busy_timeout = 0")  # never wait inside SQLite: the clerk waits
+            self._synchronous = ""  # as it was opened
             self._recognise()
             self._looking = self.db.connection().cursor()
             if not file.settle():
@@ -126,10 +127,20 @@ class SqliteStore(SqlStore):
             with suppress(peewee.PeeweeException, sqlite3.Error):
                 self.db.close()
 
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._transaction("FULL")
+
+    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        return self._transaction("FULL" if durable else "NORMAL")
+
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def _transaction(self, synchronous: str) -> Iterator[None]:
+        """NORMAL leaves its sync to the next FULL one: the log is synced from its beginning."""
         with _translated():
             connection = self._cursor().connection
+            if synchronous != self._synchronous:
+                connection.execute(f"PRAGMA synchronous = {synchronous}")
+                self._synchronous = synchronous
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -8,9 +8,11 @@ from datetime import timedelta
 import peewee
 import pytest
 
+from outbox.clock import Clock
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage
 from outbox.store import DeclaredDeadError, Lane, Mark, Pick, Store
+from outbox.store.sqlite import SqliteStore
 from tests.contract.stores import (
     ME,
     NOW,
@@ -189,3 +191,25 @@ def test_a_mark_commits_the_fates_of_the_part_before_it(store: Store, database: 
 
 def _stored(text: str | None) -> str | None:
     return None if text is None else text[:19] + ".000Z"
+
+
+def test_on_sqlite_a_claim_alone_is_not_synced_and_what_comes_after_it_is(sqlite_url: str) -> None:
+    store = SqliteStore(sqlite_url, Clock())
+    store.open()
+
+    def synchronous() -> int:
+        return int(store.db.execute_sql("PRAGMA synchronous").fetchone()[0])
+
+    normal, full = 1, 2
+    with store.single(durable=False):
+        assert synchronous() == normal
+    with store.single():
+        assert synchronous() == full
+    with store.single(durable=False):
+        pass
+    with store.transaction():
+        assert synchronous() == full
+    store.close()
+    store.open()
+    assert synchronous() == full
+    store.close()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
+from outbox.core.settlement import Claim, relinquish
+from outbox.errors import InvalidMessage
+from outbox.runner.at_hand import AtHand
 from outbox.runner.budget import ByteBudget, under_way
-from outbox.store import LARGE
-from tests.runner.test_clerk import office
+from outbox.runner.request import Claiming
+from outbox.store import LARGE, Content, Pick, Store
+from tests.runner.test_clerk import ME, SHOP, Office, office
 
 BIG = "x" * LARGE
 
@@ -72,3 +77,60 @@ def test_a_text_with_one_wide_character_counts_as_what_it_takes(sqlite_url: str)
             assert (await it.clerk.content(claimed, "main")).size > 4 * LARGE
 
     asyncio.run(scenario())
+
+
+async def claim_and_read(it: Office, count: int, owner: str = "main") -> list[Claim]:
+    due = datetime.now(UTC) + timedelta(seconds=1)
+
+    def verb(store: Store, now: datetime) -> list[Claim]:
+        return store.claim(ME, [Pick(SHOP, 5, count)], due)
+
+    return await it.clerk.claim(Claiming(verb, lambda sender: owner))
+
+
+def test_small_mail_is_read_along_with_its_claim(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url) as it:
+            it.insert(3, "small")
+            it.insert(1, BIG)
+            asked = [it.clerk.content(each, "main") for each in await claim_and_read(it, 4)]
+            assert [each.done() for each in asked] == [True, True, True, False]
+            assert (await asked[3]).size > LARGE
+
+    asyncio.run(scenario())
+
+
+def test_reading_along_leaves_half_of_the_budget_to_who_asks(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, byte_budget=1000) as it:
+            it.insert(10, "x" * 100)
+            claims = await claim_and_read(it, 10)
+            assert (await it.clerk.content(claims[-1], "other")).size > 100
+            asked = [it.clerk.content(each, "main") for each in claims[:-1]]
+            assert 3 <= sum(each.done() for each in asked) <= 5
+
+    asyncio.run(scenario())
+
+
+def test_what_was_read_along_with_a_claim_that_is_given_back_makes_room(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        async with office(sqlite_url, byte_budget=200) as it:
+            it.insert(2, "x" * 250)
+            (back,), (behind,) = await claim_and_read(it, 1), await claim_and_read(it, 1)
+            waiting = it.clerk.content(behind, "main")
+            await it.clerk.read(lambda store: store.sending())
+            assert not waiting.done()
+            await it.clerk.settle(relinquish(back))
+            assert (await waiting).size > 250
+
+    asyncio.run(scenario())
+
+
+def test_what_was_read_for_another_account_is_read_again() -> None:
+    released: list[tuple[str, int]] = []
+    at_hand = AtHand(lambda account, octets: released.append((account, octets)))
+    claim, content = Claim(1, 1, SHOP), Content(InvalidMessage("5.6.0", "x"), {}, 100)
+    at_hand.put([(claim, "main", content)])
+    assert at_hand.take(claim, "another") is None
+    assert released == [("main", 100)]
+    assert at_hand.take(claim, "main") is None
