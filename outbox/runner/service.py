@@ -41,10 +41,13 @@ log = logging.getLogger("outbox.runner")
 ANNOUNCED_POLL = timedelta(milliseconds=500)
 """On PostgreSQL: an INSERT that ran before we said that we sleep, and commits after our last look, wakes nobody."""
 
-FLUSH = 5.0
+FLUSH = 4.0
 """Seconds for which the clerk may still try to write at the end; then the rescue file takes what is left. With nothing
 past DATA a runner ends within ten seconds, whatever its database does: that is what containers give.
 """
+
+LEAVING = 0.25
+"""Seconds of the grace that are kept for what comes after the last word to the database."""
 
 EXIT_BROKEN = 70
 """The clerk's thread has died: nothing can be written any more, so a supervisor must start us anew (EX_SOFTWARE)."""
@@ -96,6 +99,7 @@ class Service:
         self._at_once = asyncio.Event()
         self._dispatching: asyncio.Task[None] | None = None
         self._begun = False
+        self._ends_at = 0.0
         self._exit = 0
 
     # -- signals
@@ -329,6 +333,8 @@ class Service:
     # -- ending
 
     async def _end(self) -> None:
+        patience = self._config.run.grace.total_seconds() if self._stop.is_set() else FLUSH
+        self._ends_at = self._clock.monotonic() + patience - LEAVING
         self._stop.set()
         self._dispatch.stop()
         if self._waking is not None:
@@ -376,8 +382,9 @@ class Service:
     async def _have_said_all(self) -> None:
         """Nothing is said to a relay any more, and a claim has had its time: what is left is for the clerk to write."""
         began = self._clock.monotonic()
+        enough = min(FLUSH, (self._ends_at - began) / 2)
         while self._delivery.talking or self._is_claiming():
-            if not self._delivery.talking and self._clock.monotonic() - began > FLUSH:
+            if not self._delivery.talking and self._clock.monotonic() - began > enough:
                 return
             await asyncio.sleep(0.05)
 
@@ -395,7 +402,8 @@ class Service:
         """Our last word to the database: whether it was heard, and what could not be written."""
         leaving = asyncio.ensure_future(self._upkeep.leave())
         await asyncio.sleep(0)  # let it ask: a clerk that is idle ends as soon as it is told to
-        unwritten = await self._clerk.stop(FLUSH, self._at_once)
+        left = max(0.0, self._ends_at - self._clock.monotonic())
+        unwritten = await self._clerk.stop(min(FLUSH, left), self._at_once)
         await asyncio.sleep(0)  # let it hear the answer
         departed = leaving.done() and leaving.exception() is None
         leaving.cancel()
