@@ -34,7 +34,7 @@ class Dsn:
         if self.ret not in ("", "full", "hdrs"):
             return f"dsn_ret must be 'full' or 'hdrs', not {self.ret!r}"
         if self.envid and not _ENVID.fullmatch(self.envid):
-            return "dsn_envid must be printable ASCII, at most 100 characters"
+            return f"dsn_envid must be printable ASCII, at most 100 characters, not {self.envid[:101]!r}"
         return ""
 
 

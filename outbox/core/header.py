@@ -44,7 +44,7 @@ _FIELD_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 def check_header(name: str, value: str) -> None:
     """Whether a field may stand in `headers`. Raises ValueError with a sentence."""
     if not isinstance(name, str) or not isinstance(value, str):
-        raise ValueError("a header is a name and a text, or a list of texts")
+        raise ValueError(f"a header is a name and a text, or a list of texts: {excerpt(str(name))}")
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise ValueError(f"{excerpt(name)} is not a header name (letters, digits and hyphens, at most {MAX_NAME})")
     if name.lower() in RESERVED_HEADERS or name.lower().startswith(RESERVED_PREFIXES):

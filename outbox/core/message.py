@@ -86,8 +86,8 @@ def recipients_of(message: Message) -> tuple[Recipient, ...]:
 
     Raises InvalidMessage: 5.1.3 for an address that is none, 5.1.0 if there is nobody.
     """
+    found = _listed(message)
     try:
-        found = _listed(message)
         if message.raw and not found:
             found = _in_headers(message.raw)
         if len(found) == 1:
@@ -98,8 +98,7 @@ def recipients_of(message: Message) -> tuple[Recipient, ...]:
             wire = address.wire
             places.setdefault(lane(wire), (wire, kind))
     except (ValueError, TypeError, AttributeError) as fault:
-        # The last two: a column of the wrong type, which SQLite allows.
-        raise InvalidMessage("5.1.3", f"its recipients cannot be read: {fault}") from None
+        raise InvalidMessage("5.1.3", f"the recipients in its header cannot be read: {fault}") from None
     if not places:
         raise InvalidMessage("5.1.0", "it has no recipient")
     return tuple(Recipient(position, wire, kind) for position, (wire, kind) in enumerate(places.values()))
@@ -146,8 +145,16 @@ def _bare_path(text: str) -> str:
 
 
 def _listed(message: Message) -> list[tuple[str, Address]]:
-    columns = (("to", message.recipients), ("cc", message.cc), ("bcc", message.bcc))
-    return [(kind, address) for kind, text in columns if text.strip() for address in parse_address_list(text)]
+    found: list[tuple[str, Address]] = []
+    for kind, text in (("to", message.recipients), ("cc", message.cc), ("bcc", message.bcc)):
+        try:
+            if text.strip():
+                found += [(kind, address) for address in parse_address_list(text)]
+        except (ValueError, TypeError, AttributeError) as fault:
+            # The last two: a column of the wrong type, which SQLite allows.
+            column = "recipients" if kind == "to" else kind
+            raise InvalidMessage("5.1.3", f"its {column} cannot be read: {fault}") from None
+    return found
 
 
 def _in_headers(raw: bytes) -> list[tuple[str, Address]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from binascii import b2a_qp
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, starmap
 from typing import NamedTuple
 
 from outbox.core.address import excerpt
@@ -57,20 +57,23 @@ def compose_body(text: str | None, html: str | None, attachments: Sequence[Attac
 
     Raises ValueError with a sentence for what cannot be composed.
     """
-    inline = [each for each in attachments if each.content_id] if html else []
-    if len({each.content_id for each in inline}) != len(inline):
-        raise ValueError("two attachments have the same content_id")
+    places = [*enumerate(attachments, 1)]
+    inline = [each for each in places if each[1].content_id] if html else []
+    names = [each.content_id for _, each in inline]
+    if len(set(names)) != len(names):
+        twice = max(names, key=names.count)
+        raise ValueError(f"two attachments have the same content_id, {excerpt(twice)}")
     if html:
         body = text_part(html, _HTML)
         if inline:
-            body = multipart("related", [body, *map(_attachment_part, inline)], seed, ' type="text/html";')
+            body = multipart("related", [body, *starmap(_attachment_part, inline)], seed, ' type="text/html";')
         if text:
             body = multipart("alternative", [text_part(text, PLAIN), body], seed)
     else:
         body = text_part(text or "", PLAIN)
-    others = [each for each in attachments if not each.content_id] if inline else attachments
+    others = [each for each in places if not each[1].content_id] if inline else places
     if others:
-        body = multipart("mixed", [body, *map(_attachment_part, others)], seed)
+        body = multipart("mixed", [body, *starmap(_attachment_part, others)], seed)
     return body
 
 
@@ -128,8 +131,13 @@ def _lines(text: str) -> Iterator[bytes]:
         yield (piece if piece[-1] == "\n" else piece + "\n").encode().replace(b"\n", b"\r\n")
 
 
-def _attachment_part(attachment: Attachment) -> Part:
-    fields, content = _attachment_fields(attachment), attachment.content
+def _attachment_part(place: int, attachment: Attachment) -> Part:
+    """The `place` counts from 1, for people."""
+    content = attachment.content
+    try:
+        fields = _attachment_fields(attachment)
+    except ValueError as fault:
+        raise ValueError(f"attachment {place}: {fault}") from None
     if _is_message(attachment):
         message = Stream(lambda: map(_message_body, at_line_ends(content)), content)
         return Part((*fields, _MIME_7BIT), (message if len(content) > LARGE else _message_body(content),))
@@ -139,6 +147,9 @@ def _attachment_part(attachment: Attachment) -> Part:
 
 def _attachment_fields(attachment: Attachment) -> tuple[tuple[str, str], ...]:
     filename, content_id = attachment.filename, attachment.content_id
+    for column in ("filename", "content_type", "content_id"):
+        if not isinstance(getattr(attachment, column), str):  # SQLite keeps what is put in
+            raise ValueError(f"column {column} holds bytes, and no text")
     if len(filename) > MAX_FILENAME:
         raise ValueError(f"the filename {excerpt(filename)} is longer than {MAX_FILENAME} characters")
     if "\t" in filename:

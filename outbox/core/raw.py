@@ -46,7 +46,7 @@ def compose_raw(raw: bytes, added: dict[str, str]) -> tuple[bytes, Piece]:
     kept = [field for name, field in fields if name not in STRIPPED]
     present = {name for name, _ in fields}
     kept += [f"{field}\r\n".encode() for name, field in added.items() if name.lower() not in present]
-    header = _checked(b"".join(kept) + b"\r\n")
+    header = _checked(b"".join(kept) + b"\r\n", "header")
     if len(raw) > LARGE:
         return header, Stream(lambda: _lines(raw, start))
     return header, _checked(_ended(with_crlf(raw[start:])))
@@ -62,11 +62,11 @@ def _ended(body: bytes) -> bytes:
     return body + b"\r\n" if body and not body.endswith(b"\r\n") else body
 
 
-def _checked(lines: bytes) -> bytes:
+def _checked(lines: bytes, part: str = "body") -> bytes:
     if b"\0" in lines:
-        raise ValueError("there is a NUL in it")
+        raise ValueError(f"there is a NUL in its {part}")
     if has_long_line(lines):
-        raise ValueError("a line of it is longer than 998 octets")
+        raise ValueError(f"a line of its {part} is longer than 998 octets")
     return lines
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from functools import lru_cache
 
-from outbox.core.address import Address, parse_address_list
+from outbox.core.address import Address, excerpt, parse_address_list
 from outbox.core.header import check_text, read_headers
 from outbox.core.message import Message, bare_sender
 from outbox.core.mime import compose_block, compose_body
@@ -145,7 +145,9 @@ def _domain(sender: str) -> str:
 def _generated_id(message: Message, domain: str) -> str:
     token = message.token
     if not (token.isalnum() and token.isascii() and len(token) <= MAX_TOKEN):
-        raise InvalidMessage("5.6.0", f"its token is not made of letters and digits, at most {MAX_TOKEN}")
+        raise InvalidMessage(
+            "5.6.0", f"its token is not made of letters and digits, at most {MAX_TOKEN}: {excerpt(token)}"
+        )
     return f"<{message.id:d}.{token}@{domain}>"
 
 

@@ -21,6 +21,9 @@ CLAIMED = (
 
 T = TypeVar("T")
 
+_EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+
 ROWS_AT_ONCE = 1000
 """Of one INSERT: SQLite takes 32,766 parameters a statement."""
 
@@ -46,6 +49,16 @@ def parse_moment(value: Any) -> datetime | None:
     return datetime.fromisoformat(value)
 
 
+def _sorted_moment(value: Any) -> datetime | None:
+    """The same for what an application's `due_at` and `expires_at` were made into. Who gets around the CHECKs of the
+    schema may put any text there, which must stop no other lane: it is as early, or as late, as it sorts.
+    """
+    try:
+        return parse_moment(value)
+    except (ValueError, TypeError):
+        return _EARLIEST if str(value) < "1970" else _LATEST
+
+
 def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
     """A row of CLAIMED, with its sort key in front: RETURNING has no order."""
     message_id, claim_no, sender, priority, failures, doubts, crashes, on_doubt, expires_at, first, due_at = row
@@ -58,14 +71,16 @@ def as_claim(row: Sequence[Any]) -> tuple[Any, int, Claim]:
         doubts,
         crashes,
         on_doubt,
-        parse_moment(expires_at),
+        _sorted_moment(expires_at),
         parse_moment(first),
     )
     return due_at, message_id, claim
 
 
 def as_lane(row: Sequence[Any]) -> Lane:
-    return Lane(as_sender(row[0]), row[1], moment_of(row[2]))
+    due_at = _sorted_moment(row[2])
+    assert due_at is not None
+    return Lane(as_sender(row[0]), row[1], due_at)
 
 
 def as_sender(value: str | bytes) -> str:
@@ -93,12 +108,12 @@ def as_bytes(value: bytes | memoryview | str | None) -> bytes:
 
 def as_message(columns: Sequence[Any], files: tuple[Attachment, ...]) -> Message:
     message_id, token, created_at, *texts, raw = columns
-    texts = [each if type(each) is str else _text(each) for each in texts]
+    texts = [each if type(each) is str else _text(each, place) for place, each in enumerate(texts)]
     sender, name, to, cc, bcc, reply_to, subject, custom, return_path, notify, ret, envid, text, html = texts
     return Message(
         message_id,
         token,
-        moment_of(created_at),
+        _created(created_at),
         sender,
         name,
         to,
@@ -140,15 +155,28 @@ def _dsn(message_id: int, notify: str, ret: str, envid: str) -> Dsn:
     return Dsn(notify, ret, envid or str(message_id)) if notify or ret or envid else NO_DSN
 
 
-def _text(value: Any) -> str:
+_TEXTS = "sender sender_name recipients cc bcc reply_to subject headers return_path dsn_notify dsn_ret dsn_envid"
+_TEXT_COLUMNS = (*_TEXTS.split(), "text_body", "html_body")
+"""In the order of `as_message`."""
+
+
+def _created(value: Any) -> datetime:
+    try:
+        return moment_of(value)
+    except (ValueError, TypeError, AssertionError):
+        raise InvalidMessage("5.6.0", "column created_at holds what is no date") from None
+
+
+def _text(value: Any, place: int) -> str:
     """SQLite columns hold what was put in, whatever their type says."""
     if value is None:
         return ""
     if isinstance(value, bytes):
         try:
             return value.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidMessage("5.6.0", f"a text column holds bytes that are not UTF-8: {error.reason}") from None
+        except UnicodeDecodeError:
+            words = f"column {_TEXT_COLUMNS[place]} holds bytes that are not UTF-8"
+            raise InvalidMessage("5.6.0", words) from None
     return value if isinstance(value, str) else str(value)
 
 

@@ -62,4 +62,5 @@ def test_a_value_that_got_around_the_constraints_fails_its_message(store: Store,
         run(database, "ALTER TABLE outbox ENABLE TRIGGER USER")
     message = read(store)
     assert isinstance(message, InvalidMessage)
-    assert (message.status, message.reason) == ("5.5.4", "dsn_envid must be printable ASCII, at most 100 characters")
+    assert message.status == "5.5.4"
+    assert message.reason.startswith("dsn_envid must be printable ASCII, at most 100 characters, not '7")
