@@ -11,8 +11,10 @@
     shim.py      the system as a test wants it (shim.c, preloaded): clocks that jump, disks that fail, what was synced
     storage.py   a SQLite file that is locked, full, broken, replaced; commits.py, PostgreSQL's lost acknowledgements
     power.py     the power is cut, and what was acknowledged is there
+    spoiler.py   somebody commits between any two statements of a program
     clocks.py    the wall clock jumps
-    hostile.py   rows that should not be; deadly.py, a message that kills; corpora.py, mail as others have collected it
+    hostile.py   rows that should not be (hostilities.py); deadly.py, a message that kills
+    corpora.py   mail as others have collected it
 
 Nothing here reaches into production code but from outside: `watched.py` wraps what one part calls of another.
 """

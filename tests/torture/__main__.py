@@ -15,7 +15,7 @@ from tests.bench.__main__ import machine, work_folder
 from tests.bench.figures import Figure, Unmeasurable, as_json, lines
 from tests.bench.ground import postgres_server
 from tests.bench.process import ROOT
-from tests.torture.cruelty import Cruelty, Measure
+from tests.torture.cruelty import DATABASES, POLICIES, Cruelty, Measure
 
 TOPICS = ("model", "matrix", "soak", "recovery", "storage", "commits", "power", "clocks", "hostile", "corpora")
 """Modules of this package; each has `measure` and says in the first line of its docstring what it does."""
@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a part of each: two minutes in all")
     made.add_argument("--messages", type=int, default=2000, metavar="N", help="so many in a soak (default: 2000)")
     made.add_argument("--kills", type=int, default=100, metavar="N", help="so many kill -9 in a soak (default: 100)")
+    made.add_argument("--deaths", type=int, default=100, metavar="N", help="so many in recovery (default: 100)")
+    made.add_argument("--database", choices=DATABASES, help="this one alone, in soak and recovery")
+    made.add_argument("--policy", choices=POLICIES, help="this one alone, in a soak")
     made.add_argument("--seed", type=int, default=1, metavar="N", help="what the dice begin with")
     made.add_argument("--json", type=Path, metavar="FILE", help="also keep the figures")
     made.add_argument("--folder", type=Path, default=FOLDER, help="where databases are made")
@@ -74,6 +77,21 @@ def measured(cruelty: Cruelty, topics: Sequence[str]) -> Iterator[Figure]:
         say(f"{topic}: {time.monotonic() - began:.0f} s")
 
 
+def asked_for(given: argparse.Namespace, folder: Path, postgres: str | None) -> Cruelty:
+    return Cruelty(
+        folder,
+        say,
+        postgres,
+        quick=given.quick,
+        messages=given.messages,
+        kills=given.kills,
+        seed=given.seed,
+        deaths=given.deaths,
+        databases=(given.database,) if given.database else DATABASES,
+        policies=(given.policy,) if given.policy else POLICIES,
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     made = parser()
     given = made.parse_args(arguments)
@@ -85,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         if postgres is None:
             say("there is no PostgreSQL: its figures are left out (OUTBOX_TEST_POSTGRES can name a server)")
         where = machine(arguments) | {"command": " ".join(["bin/check --torture", *arguments])}
-        cruelty = Cruelty(folder, say, postgres, given.quick, given.messages, given.kills, given.seed)
+        cruelty = asked_for(given, folder, postgres)
         figures = list(measured(cruelty, given.topics or TOPICS))
     print(*(f"{name}: {value}" for name, value in where.items()), sep="  ")
     print(*lines(figures), sep="\n")

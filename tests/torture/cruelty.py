@@ -8,11 +8,15 @@ from pathlib import Path
 
 from tests.bench.figures import Figure
 
+DATABASES = ("sqlite", "postgres")
+POLICIES = ("retry", "hold")
+
 
 @dataclass(frozen=True, slots=True)
 class Cruelty:
     """`folder`: its own. `say` tells whoever waits how far it is. `postgres`: the URL of a database of a server whose
-    role may do everything, or None. `quick`: a tenth. `messages` and `kills`: for the soak. `seed`: for the dice.
+    role may do everything, or None. `quick`: a tenth. `messages`, `kills` and `policies`: for the soak. `deaths`: for
+    recovery. `databases`: "sqlite", "postgres", or both, where a topic has both. `seed`: for the dice.
     """
 
     folder: Path
@@ -22,6 +26,9 @@ class Cruelty:
     messages: int = 2000
     kills: int = 100
     seed: int = 1
+    deaths: int = 100
+    databases: tuple[str, ...] = DATABASES
+    policies: tuple[str, ...] = POLICIES
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full

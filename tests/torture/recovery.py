@@ -58,7 +58,8 @@ def scene(cruelty: Cruelty, kind: str, connections: int = 3) -> Iterator[Scene]:
 
 
 def measure(cruelty: Cruelty) -> Iterator[Figure]:
-    for kind, name in KINDS.items():
+    for kind in cruelty.databases:
+        name = KINDS[kind]
         try:
             yield from after_a_kill(cruelty, kind, name)
             yield from by_the_lease(cruelty, kind, name)
@@ -74,7 +75,7 @@ def measure(cruelty: Cruelty) -> Iterator[Figure]:
 
 def after_a_kill(cruelty: Cruelty, kind: str, name: str) -> Iterator[Figure]:
     """From the kill of a runner that has written its dot to the acceptance of its message by way of another."""
-    rounds = cruelty.size(100, 5)
+    rounds = cruelty.size(cruelty.deaths, 5)
     with scene(cruelty, kind) as at:
         took = recoveries(at, rounds, lambda: at.runner(), lambda life: None)
     yield at_most(TOPIC, f"p99 after kill -9, {name}", percentile(took, 99), "s", 2, _spread(took))

@@ -34,7 +34,8 @@ RESTART_EVERY = 10
 """Kills between two restarts of the server."""
 BACKLOG = 1500
 MANY = 500
-POLICIES = ("retry", "hold")
+TOLD_EVERY = 15.0
+"""Seconds."""
 SETTINGS = {
     "run_lease": "1s",
     "run_renew": "300ms",
@@ -79,7 +80,8 @@ class JournalRelay(Relay):
         choices, weights = [*faults, None], [*faults.values(), 1 - sum(faults.values())]
 
         def answer(session: Session, line: str) -> Answer:
-            session.commands.clear()
+            session.commands.clear()  # a session may last for as long as the soak
+            session.clear.clear()
             return self._dice.choices(choices, weights)[0] if self.wild else None
 
         return answer
@@ -99,6 +101,8 @@ class Soak:
         self.writers: list[Life] = []
         self.frozen: dict[Life, float] = {}
         self.journals: list[Path] = []
+        self.began = self.told_at = time.monotonic()
+        self.counted_to = 0
 
     # -- the players
 
@@ -124,29 +128,49 @@ class Soak:
     def run(self) -> None:
         self.runners = [self.runner() for _ in range(RUNNERS)]
         self.writers = [self.writer() for _ in range(WRITERS)]
-        told = 0
+        self.began = self.told_at = time.monotonic()
         while not self.is_enough():
             self.disturb()
             time.sleep(self.dice.uniform(0.01, 0.12))
-            if (tenth := int(10 * self.done["kill -9"] / max(1, self.goal.kills))) > told:
-                told = tenth
-                self.goal.say(f"{self.policy}: {dict(self.done)}, {self.relay.journal.count} accepted")
+            if time.monotonic() > self.told_at + TOLD_EVERY:
+                self.tell()
         self.calm()
+
+    def tell(self) -> None:
+        """How far it is, how fast it goes, and when it will be done at that."""
+        self.told_at = time.monotonic()
+        took, share = self.told_at - self.began, max(1e-9, min(self.shares()))
+        self.goal.say(
+            f"{self.policy}: {took:.0f} s, {self.relay.journal.count:,} accepted, {dict(self.done)};"
+            f" {self.done['messages'] / took:.0f} messages/s, {60 * self.done['kill -9'] / took:.0f} kills/min,"
+            f" {max(0.0, took / share - took) / 60:.0f} min to go"
+        )
+
+    def shares(self) -> tuple[float, float]:
+        """Of the messages, and of the kills, that are wanted."""
+        return self.done["messages"] / self.goal.messages, self.done["kill -9"] / max(1, self.goal.kills)
 
     def is_enough(self) -> bool:
         """Enough mails and enough kills. The applications rest while there is too much to do."""
-        rows = self.ask(
-            "SELECT count(*), sum(CASE WHEN state IN ('queued', 'sending') THEN 1 END) FROM outbox_delivery"
-        )
-        if not rows:
+        self.count()
+        waiting = self.ask("SELECT count(*) FROM outbox_delivery WHERE state = 'queued'")
+        if not waiting:
             return False
-        self.done["messages"], waiting = rows[0][0], rows[0][1] or 0
-        share = self.done["messages"] / self.goal.messages
-        if waiting > BACKLOG or share > self.done["kill -9"] / self.goal.kills + 0.1:
+        messages, kills = self.shares()
+        if waiting[0][0] > BACKLOG or messages > kills + 0.1:
             self.rest.touch()
         else:
             self.rest.unlink(missing_ok=True)
-        return share >= 1 and self.done["kill -9"] >= self.goal.kills
+        return messages >= 1 and kills >= 1
+
+    def count(self) -> None:
+        """The messages there are. Only what came since, while that is not enough: there may be 200,000."""
+        for row in self.ask("SELECT count(*), max(id) FROM outbox WHERE id > ?", self.counted_to):
+            self.done["messages"] += row[0]
+            self.counted_to = row[1] or self.counted_to
+        if self.done["messages"] >= self.goal.messages:
+            for row in self.ask("SELECT count(*) FROM outbox"):
+                self.done["messages"] = row[0]
 
     def ask(self, sql: str, *parameters: object) -> list[Any]:
         """Nothing while the server is away, or the file is locked."""
@@ -162,8 +186,8 @@ class Soak:
     def disturb(self) -> None:
         chance = self.dice.random()
         life = self.dice.choice(self.runners)
-        ahead = self.done["kill -9"] / self.goal.kills > self.done["messages"] / self.goal.messages + 0.1
-        if life in self.frozen or not life.lives or ahead:
+        messages, kills = self.shares()
+        if life in self.frozen or not life.lives or kills > messages + 0.1:
             pass
         elif chance < 0.85:
             life.kill()
@@ -231,7 +255,7 @@ class Soak:
                 raise TimeoutError(f"it does not come to rest: {self.site.states()}")
             self.replace()
             self.relieve()
-            time.sleep(0.1)
+            time.sleep(0.3)
         for runner in self.runners:
             runner.stop()
         for runner in self.runners:
@@ -290,8 +314,8 @@ def tortured(kind: str, policy: str, goal: Cruelty) -> Iterator[Soak]:
 
 
 def measure(cruelty: Cruelty) -> Iterator[Figure]:
-    for kind in ("sqlite", "postgres"):
-        for policy in POLICIES:
+    for kind in cruelty.databases:
+        for policy in cruelty.policies:
             try:
                 yield from _measured(cruelty, kind, policy)
             except Unmeasurable as why:
