@@ -140,7 +140,7 @@ def _coverage(folder: Path, recorded: str = "") -> coverage.Coverage:
         include=[f"*/{package}/*" for package in PACKAGES],
     )
     if recorded:
-        measured.set_option("paths:source", [str(ROOT), recorded])
+        measured.set_option("paths", {"source": [str(ROOT), recorded]})
     of_types = (r"if TYPE_CHECKING:", r"@abstractmethod", r"@overload", r"^\s*\.\.\.$", r"def .*: \.\.\.$")
     for each in (*of_types, r"raise AssertionError\(\"unreachable"):  # the last says that it is never reached
         measured.exclude(each)
