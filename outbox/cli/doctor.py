@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox.cli import origin, output
-from outbox.cli.checks import Check, Result, database, failed, pauses, pickups, policy, relays, running, sealed, telling
+from outbox.cli.checks import (
+    Check,
+    Result,
+    database,
+    failed,
+    pauses,
+    pickups,
+    policy,
+    relays,
+    rescued,
+    running,
+    sealed,
+    telling,
+)
 from outbox.cli.session import Session, session_of
 from outbox.errors import DatabaseError, OutboxError
 
@@ -81,7 +94,7 @@ def _examine_database(session: Session, db: peewee.Database) -> Iterator[Check]:
         yield failed("schema", origin.located(error, session.config, session.database_url))
         return
     yield from _identity(session, migrate.status(db))
-    for each in (sealed, relays, pauses, policy, telling, pickups, running):
+    for each in (sealed, relays, pauses, policy, telling, rescued, pickups, running):
         yield from each.examine(session, db)
 
 

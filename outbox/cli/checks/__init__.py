@@ -6,6 +6,7 @@
     pauses.py     what is paused, probed or braked, and what waits because of it
     policy.py     where mail may go: staging, reply rules, limits, suppression
     telling.py    who is told: webhook, notices
+    rescued.py    rescue files, and what waits in them
     pickups.py    pickup folders, and what is left in them
     running.py    runners, and the queue
 

@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LONG = timedelta(minutes=10)
 """A file that waits for so long is not just being written."""
+
+LOOKED_AT = 1000
+"""Files of a folder whose modes are looked at."""
 
 
 def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
@@ -46,6 +50,24 @@ def _places(folder: Folder) -> Iterator[Check]:
         elif sys.platform != "win32" and Path(path).stat().st_mode & stat.S_IWOTH:
             hint = f"chmod o-w {shlex.quote(path)}"
             yield Check("pickup", Result.WARN, f"{words}: every user of this machine may write into it", hint)
+        elif sys.platform != "win32":
+            yield from _open_to_all(words, Path(path))
+
+
+def _open_to_all(words: str, path: Path) -> Iterator[Check]:
+    """Mail that lies in it, and that every user of this machine can read."""
+    from outbox.cli.checks.database import reachable
+    from outbox.cli.phrases import counted
+
+    mode = path.stat().st_mode
+    if not mode & stat.S_IXOTH or not reachable(path):
+        return
+    with os.scandir(path) as entries:
+        some = islice((each for each in entries if each.is_file(follow_symlinks=False)), LOOKED_AT)
+        count = sum(bool(each.stat(follow_symlinks=False).st_mode & stat.S_IROTH) for each in some)
+    if count:
+        words = f"{words}: every user of this machine can read {counted(count, 'file')} of mail in it"
+        yield Check("pickup", Result.WARN, words, f"chmod o-rx {shlex.quote(str(path))}")
 
 
 def _waiting(folder: Folder, now: datetime) -> Iterator[Check]:
