@@ -222,3 +222,24 @@ def test_the_page_of_the_manual_can_be_followed(shop: Shop) -> None:
         ("shop@example.com", "The Shop", "ann@example.net", None, "django"),
         ("shop@example.com", None, "ann@example.net", "order-7", "django"),
     ]
+
+
+def test_the_commands_of_the_manual_can_be_typed(shop: Shop) -> None:
+    """All but the one that runs until it is stopped; the password comes from a pipe, where there is no terminal."""
+    (page,) = [page for page in DOCS if page.name == "django.md"]
+    (typed,) = [block.text.splitlines() for block in blocks(page) if block.text.startswith("python manage.py migrate")]
+    assert typed.pop() == "python manage.py outbox_run"
+    for line in typed:
+        words = line.replace("--username shop", "--username shop --password-stdin").split()[1:]
+        done = subprocess.run(
+            [PYTHON, *words],
+            input=b"canary-Pa55w0rd\n",
+            cwd=shop.folder,
+            env={**os.environ, **shop.environment},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr.decode())
+    with closing(shop.site()) as site:
+        assert site.query("SELECT name FROM outbox_account") == [("main",)]
+        assert site.query("SELECT address, account FROM outbox_sender") == [("shop@example.com", "main")]

@@ -152,6 +152,6 @@ def _senders(connection: Any) -> Iterator[checks.CheckMessage]:
             if registered and not fitting:
                 yield checks.Warning(
                     f"Mail from {' and '.join(settings_of_it)} will fail: {address} is not a registered sender.",
-                    hint=f"manage.py outbox sender add {address} --account ACCOUNT",
+                    hint=f"Set it to a registered one; or manage.py outbox sender add {address} --account ACCOUNT",
                     id="outbox.W006",
                 )
