@@ -24,10 +24,12 @@ class FilePresence:
 
     def take(self, runner: str) -> None:
         """Hold the lock of this runner until `release` or the end of the process."""
-        self._path = _lock_file(self._database, runner)
-        self._held = self._path.open("ab")
-        if not lock(self._held):
+        path = _lock_file(self._database, runner)
+        held = path.open("ab")
+        if not lock(held):
+            held.close()  # and the file is not ours to delete
             raise RuntimeError(f"another process holds the lock of runner {runner}")
+        self._path, self._held = path, held
 
     def sweep(self, dead: Iterable[str]) -> None:
         """Delete the lock files of runners that have been declared dead."""

@@ -44,10 +44,13 @@ class Statements(ABC):
 
     def _recognise(self) -> None:
         """That what was opened is the database of the first time. Raises UnusableDatabase."""
-        try:
-            [[uuid]] = self._all("SELECT value FROM outbox_meta WHERE key = 'database_uuid'") or [[""]]
+        try:  # through peewee, which makes one kind of the drivers' errors
+            rows = self.db.execute_sql("SELECT value FROM outbox_meta WHERE key = 'database_uuid'").fetchall()
         except peewee.PeeweeException as error:
+            if "outbox_meta" not in str(error):
+                raise
             raise DatabaseError(f"the database has no tables of Outbox: {error}") from error
+        [[uuid]] = rows or [[""]]
         if self.database_uuid not in ("", uuid):
             self.close()
             raise UnusableDatabase(
