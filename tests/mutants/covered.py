@@ -36,6 +36,9 @@ SUITES = (
     "cli",
     "test_mail.py",
     "test_sqlite_library.py",
+    "doors/test_mqd.py",
+    "doors/test_pickup.py",
+    "doors/test_smtpd.py",
 )
 KEPT = ROOT / ".mutants"
 
@@ -161,19 +164,21 @@ class Covered:
         self._lines: dict[str, dict[int, list[str]]] = {}
 
     def tests_of(self, mutation: Mutation) -> set[str]:
-        """Whoever may notice: the tests of the module's own file, and who runs the line. If only importing does: who
-        runs a line that uses its name, or the name of what it becomes a part of; and if there is no such line, whoever
-        runs anything of its module.
+        """Whoever may notice: the tests of the module's own file, and who runs the line. Of what is executed while the
+        module is imported, also who runs a line that uses its name, or the name of what it becomes a part of (that it
+        runs in a process which a test has started says little). If there is nobody: whoever runs anything of its
+        module.
         """
         found = self._at(mutation.module, mutation.lines)
         names, known = list(mutation.names), set(mutation.names)
-        while names and not found:
+        using: set[str] = set()
+        while names and not using:
             uses = [use for name in names for use in self._uses[name]]
-            found = {test for module, line, _ in uses for test in self._at(module, (line,))}
+            using = {test for module, line, _ in uses for test in self._at(module, (line,))}
             names = [name for *_, parts in uses for name in parts if name not in known]
             known |= set(names)
         own = f"/test_{Path(mutation.module).stem}.py::"
-        found = found or self._at(mutation.module, self._of(mutation.module))
+        found = found | using or self._at(mutation.module, self._of(mutation.module))
         return found | {each for each in self.seconds if own in each}
 
     def asked(self, mutation: Mutation) -> Iterator[Seen]:
