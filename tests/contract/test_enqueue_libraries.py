@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -145,6 +146,27 @@ def test_row_and_text_factories_do_not_matter_to_aiosqlite(sqlite_url: str) -> N
             ]
 
     assert [each is None for each in awaited(go)] == [False, True, False, True, False]
+
+
+def test_what_sqlite3_answers_on_its_own_thread_alone_is_asked_there(sqlite_url: str) -> None:
+    """`autocommit`, since Python 3.12; on every Python the same here."""
+    home: list[int] = []
+
+    class Strict(sqlite3.Connection):
+        @property
+        def autocommit(self) -> int:
+            home.append(threading.get_ident())
+            return -1
+
+    async def go() -> list[int | None]:
+        async with aiosqlite.connect(sqlite_path(sqlite_url), factory=Strict) as connection:
+            ids = [await aenqueue(connection, mail(attachments=[FILE]))]
+            await connection.commit()
+            return [*ids, *await aenqueue_many(connection, [mail(), mail()])]
+
+    assert awaited(go) == [1, 2, 3]
+    assert home
+    assert threading.get_ident() not in home
 
 
 def test_sqlalchemy_over_aiosqlite_in_memory_as_tests_have_it(sqlite_url: str) -> None:
