@@ -187,7 +187,7 @@ class Covered:
         total = 0.0
         for each in self._ordered(mutation):
             if chosen and total + self._cost(each) > ENOUGH:
-                break
+                continue  # there may be faster ones behind it
             total += self._cost(each)
             chosen.append(each)
         for group in (chosen[:FIRST], chosen[FIRST : 8 * FIRST], chosen[8 * FIRST :]):
