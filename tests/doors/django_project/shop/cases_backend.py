@@ -5,11 +5,14 @@ database. With tests of the same names as in Django's own tests/mail, where they
 from __future__ import annotations
 
 import email.policy
+import socket
 from email.message import EmailMessage as Composed
 from email.message import MIMEPart
 from email.mime.base import MIMEBase
 from email.mime.image import MIMEImage
+from pathlib import Path
 from typing import Any, ClassVar
+from unittest import skipUnless
 
 import django
 from django.core import mail
@@ -19,6 +22,7 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from django.utils.translation import gettext_lazy
 
 from outbox import Mail, enqueue
+from outbox.doorbell import Shortened
 from outbox.doors.django import EmailBackend
 from outbox.errors import InvalidMail
 
@@ -346,3 +350,21 @@ def _refuse_the_second() -> Any:
 
 def _pass(execute: Any, *given: Any) -> Any:
     return execute(*given)
+
+
+@skipUnless(connection.vendor == "sqlite" and hasattr(socket, "AF_UNIX"), "there NOTIFY does it, or nothing can")
+@through_outbox()
+class Rings(TransactionTestCase):
+    """The doorbell of a runner on this machine: docs/operate.md, how soon mail leaves."""
+
+    def test_a_mail_and_many_ring_once_each(self) -> None:
+        name = str(connection.settings_dict["NAME"])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell, Shortened(f"{name}.doorbell".encode()) as short:
+            bell.bind(short)
+            bell.setblocking(False)
+            for messages in (1, 3):
+                EmailBackend().send_messages([EmailMessage("A", "a", SHOP, [ANN])] * messages)
+                bell.recv(1)
+                with self.assertRaises(BlockingIOError):
+                    bell.recv(1)
+        Path(f"{name}.doorbell").unlink()
