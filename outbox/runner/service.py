@@ -111,11 +111,11 @@ class Service:
         self._stop.set()
 
     def listen_for_signals(self) -> None:
-        """SIGTERM and Ctrl-C (SIGBREAK on Windows) stop us."""
+        """SIGTERM, Ctrl-C (SIGBREAK on Windows) and a terminal that is closed stop us; not that under `nohup`."""
         loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
-            if number is None:
+            if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
                 continue
             try:
                 loop.add_signal_handler(number, self.stop)
