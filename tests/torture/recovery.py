@@ -12,12 +12,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from outbox.store.database import sqlite_path
+from outbox.store.database import connect, sqlite_path
 from tests.bench.figures import Figure, Unmeasurable, at_most
 from tests.bench.ground import instant
 from tests.relay import HANG, Answer, Relay, Session
@@ -65,6 +65,7 @@ def measure(cruelty: Cruelty) -> Iterator[Figure]:
             yield from by_the_lease(cruelty, kind, name)
             yield from claims_stop(cruelty, kind, name)
             yield from grace_ends(cruelty, kind, name)
+            yield from locked_out(cruelty, kind, name)
             yield from in_namespaces(cruelty, kind, name)
         except Unmeasurable as why:
             cruelty.say(f"{name} IS LEFT OUT: {why}")
@@ -189,6 +190,36 @@ def grace_ends(cruelty: Cruelty, kind: str, name: str) -> Iterator[Figure]:
             took.append(time.monotonic() - since)
     note = f"grace {GRACE:g} s, a relay that never answers; {len(took)} stops"
     yield at_most(TOPIC, f"exit after SIGTERM, {name}", max(took), "s", GRACE + 1, note)
+
+
+def locked_out(cruelty: Cruelty, kind: str, name: str) -> Iterator[Figure]:
+    """The database does not answer: SQLite is locked by another, on PostgreSQL the table is. There is mail to claim,
+    and a pickup folder has a file that has been read, and waits to become a mail.
+    """
+    took = []
+    for _ in range(cruelty.size(5, 1)):
+        with scene(cruelty, kind) as at, closing(connect(at.site.url)) as other:
+            folder = at.site.folder / "in"
+            options = ("--badmail", str(at.site.folder / "bad"), "--settle", "0s")
+            status, words = at.site.outbox("pickup", "add", "in", str(folder), *options)
+            if status:
+                raise RuntimeError(words)
+            runner = at.runner(run_grace=f"{GRACE:g}s")
+            eventually(lambda life=runner: "in: watching" in life.output, "it watches")  # type: ignore[misc]
+            at.site.insert(3)
+            other.execute_sql("BEGIN IMMEDIATE" if kind == "sqlite" else "BEGIN")
+            if kind == "postgres":
+                other.execute_sql("LOCK TABLE outbox, outbox_delivery IN EXCLUSIVE MODE")
+            (folder / "order.eml").write_text("From: shop@example.com\nTo: ann@example.net\n\nThanks\n")
+            eventually(lambda each=folder: not (each / "order.eml").exists(), "the scan waits")  # type: ignore[misc]
+            since = time.monotonic()
+            runner.stop()
+            if runner.wait() != 0:
+                raise RuntimeError(f"it ended with status {runner.status}: {runner.output[-1000:]}")
+            took.append(time.monotonic() - since)
+            other.execute_sql("ROLLBACK")
+    note = f"grace {GRACE:g} s, mail to claim and a pickup folder being read; {len(took)} stops"
+    yield at_most(TOPIC, f"exit after SIGTERM, locked out, {name}", max(took), "s", GRACE + 1, note)
 
 
 # -- in containers
