@@ -11,8 +11,9 @@
     rules.py       what operators know better than the table of replies
     operate.py     what operators do (changes.py), to which messages (filters.py)
     audit.py       what operators ask; statistics.py, health.py
-    database.py    opens a database by its URL (opened.py: for a command); migrate.py applies schema/; identity.py, is
-                   the file that is open still the one at its path
+    database.py    opens a database by its URL (opened.py: for a command; borrowed.py, over_psycopg2.py: for pages of an
+                   application); migrate.py applies schema/; identity.py, is the file that is open still the one at its
+                   path
     tables.py      peewee's map of the tables
 
 Only the clerk writes. A verb takes and returns records; it opens no transaction, decides nothing and never waits.

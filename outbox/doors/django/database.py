@@ -41,15 +41,17 @@ def url_of(connection: Any) -> str:
 @contextmanager
 def opened(connection: Any) -> Iterator[Database]:
     """The database, for `outbox.store`. On SQLite it is Django's own connection, and in its transaction; on PostgreSQL
-    one of ours, so what a transaction of Django's has not committed is not seen.
+    one of ours, by the driver that Django has, so what a transaction of Django's has not committed is not seen.
 
     Raises DatabaseError, SchemaError, ImproperlyConfigured.
     """
     from outbox.store import opened as store
+    from outbox.store import over_psycopg2
     from outbox.store.migrate import check
 
     if connection.vendor != "sqlite":
-        with store.opened(url_of(connection)) as db:
+        own = over_psycopg2 if getattr(connection.Database, "__name__", "") == "psycopg2" else store
+        with own.opened(url_of(connection)) as db:
             yield db
         return
     from outbox.store.borrowed import Borrowed

@@ -5,7 +5,6 @@ transaction of a test.
 from __future__ import annotations
 
 from typing import Any
-from unittest import skipIf, skipUnless
 
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -15,22 +14,10 @@ from django.urls import reverse
 from outbox import Mail, enqueue
 from outbox.doors.django.models import Message
 
-
-def _with_psycopg_3() -> bool:
-    try:
-        import psycopg
-    except ImportError:
-        return False
-    return bool(psycopg)
-
-
 LIST = "admin:outbox_message_changelist"
 
 
-WITHOUT_PSYCOPG_3 = connection.vendor == "postgresql" and not _with_psycopg_3()
-
-
-class Pages(TransactionTestCase):
+class Admin(TransactionTestCase):
     def setUp(self) -> None:
         self.number = enqueue(connection, self.mail("<b>Order</b> 7"))
 
@@ -52,9 +39,6 @@ class Pages(TransactionTestCase):
     def state(self) -> str:
         return str(Message.objects.get(pk=self.number).state)
 
-
-@skipIf(WITHOUT_PSYCOPG_3, "there it needs psycopg 3")
-class Admin(Pages):
     def test_messages_are_listed_found_and_shown(self) -> None:
         self.staff("view_message")
         page = self.client.get(reverse(LIST), {"q": "Order", "state": "queued"})
@@ -112,22 +96,4 @@ class Admin(Pages):
             self.client.post(reverse("admin:outbox_message_delete", args=[self.number]), {"post": "yes"}).status_code
             == 403
         )
-        assert self.state() == "queued"
-
-
-@skipUnless(WITHOUT_PSYCOPG_3, "there is all it needs")
-class AdminOverPsycopg2(Pages):
-    """What Django reads is shown, and what needs a connection of Outbox says what is missing, on a page that works."""
-
-    def test_messages_are_listed_and_shown(self) -> None:
-        self.staff("change_message")
-        page = self.client.get(reverse(LIST), {"q": "Order", "state": "queued"})
-        self.assertContains(page, "&lt;b&gt;Order&lt;/b&gt; 7")
-        page = self.client.get(reverse("admin:outbox_message_change", args=[self.number]))
-        self.assertContains(page, "shop@example.com")
-        self.assertContains(page, "PostgreSQL needs the psycopg driver (pip install &quot;mail-outbox[postgres]&quot;)")
-
-    def test_an_action_says_what_is_missing_and_does_nothing(self) -> None:
-        self.staff("change_message")
-        assert self.act("hold") == ['PostgreSQL needs the psycopg driver (pip install "mail-outbox[postgres]")']
         assert self.state() == "queued"
