@@ -72,6 +72,7 @@ _NOT_YET = {
     "builtins.coroutine": "await",
     "builtins.str": "connect() of a driver",
     "pathlib.PurePath": "connect() of a driver",
+    "pathlib._local.PurePath": "connect() of a driver",  # Python 3.13
 }
 _PROXIES = ("peewee.DatabaseProxy", "django.utils.connection.ConnectionProxy")
 
