@@ -49,8 +49,6 @@ def fates_of(trial: Trial, rules: Rules = ()) -> tuple[RecipientFate, ...]:
     """
     report = trial.report
     end = classify(report.stage, report.reply, dotted=report.dotted, rules=rules)
-    if end.verdict is Verdict.ACCEPT and not report.dotted:
-        end = Outcome(Verdict.DEFER, Scope.MESSAGE)  # `sent` is a 2xx to the dot, and nothing else
     shared = report.reply if report.reply is not None else Reply(0, "", report.fault)
     answers: tuple[Reply | None, ...] = report.recipients or (None,) * len(trial.recipients)
     fates = []

@@ -64,7 +64,7 @@ def record(db: Database, settlement: Settlement, act: Act) -> None:
         accounts.trip_relay(db, account.relay_host, account.relay_port, pause.reason, act, at_least=at_least)
     elif pause.scope is Scope.ACCOUNT:
         pause_account(db, settlement.account, pause, act, used)
-    elif pause.scope is Scope.SENDER:
+    else:  # a message or a recipient is not paused
         pause_sender(db, settlement.sender, pause, act, used)
 
 

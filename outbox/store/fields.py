@@ -39,9 +39,6 @@ class BytesField(Field):
 
     field_type = "BLOB"
 
-    def db_value(self, value: bytes | None) -> bytes | None:
-        return value
-
     def python_value(self, value: bytes | memoryview | str | None) -> bytes | None:
         if isinstance(value, str):
             return value.encode("utf-8", "surrogateescape")
