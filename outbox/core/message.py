@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from outbox.core.address import Address, lane, parse_address, parse_address_list
 from outbox.core.dsn import NO_DSN, Dsn
@@ -121,6 +122,8 @@ def senders_of(message: Message) -> tuple[str, ...]:
 
     Raises InvalidMessage 5.1.7 for one that cannot be read: what we cannot check does not go out.
     """
+    if not message.return_path and not message.raw:  # as nearly all
+        return (_lane_of(message.sender),)
     found = [bare_sender(message.sender).wire]
     path = message.return_path.strip()
     if path and path != NULL_PATH:
@@ -132,6 +135,11 @@ def senders_of(message: Message) -> tuple[str, ...]:
         except (ValueError, TypeError, AttributeError) as fault:
             raise InvalidMessage("5.1.7", f"the senders in its header cannot be read: {fault}") from None
     return tuple(dict.fromkeys(lane(address) for address in found))
+
+
+@lru_cache(maxsize=1024)
+def _lane_of(sender: str) -> str:
+    return lane(bare_sender(sender).wire)
 
 
 def _bare_path(text: str) -> str:

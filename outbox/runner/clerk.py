@@ -126,8 +126,8 @@ class Clerk:
 
     # -- asking
 
-    def mark(self, mark: Mark) -> asyncio.Future[bool]:
-        """The dot mark. Done only when it is committed (True), or when the claim turns out to be lost (False)."""
+    def mark(self, mark: Mark) -> asyncio.Future[datetime | None]:
+        """The dot mark. Done when it is committed, with its moment, or when the claim turns out to be lost (None)."""
         return self._gather.ask(Kind.MARK, mark)
 
     def settle(self, settlement: Settlement) -> asyncio.Future[Settled]:
@@ -343,7 +343,7 @@ class Clerk:
             marks = [each for each in group if each.kind is Kind.MARK]
             if marks:
                 granted = store.mark([each.payload for each in marks], now)
-                answers += [(each, ok, None) for each, ok in zip(marks, granted, strict=True)]
+                answers += [(each, now if ok else None, None) for each, ok in zip(marks, granted, strict=True)]
             settlements = [each for each in group if each.kind is Kind.SETTLE]
             if settlements:
                 settled = store.settle([each.payload for each in settlements], now)

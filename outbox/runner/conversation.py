@@ -141,12 +141,13 @@ class Conversation:
                 return False
             through = None if len(chunk) == len(letter.pending) else chunk[-1].position
             fates = tuple(journey.fates[journey.committed :])
-            if not await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates)):
+            marked_at = await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))
+            if marked_at is None:
                 return False
             journey.committed = len(journey.fates)
             if self._is_late(claim, journey):
                 return False
-            journey.dot_at = self._clerk.now()
+            journey.dot_at = marked_at
             journey.in_doubt = True
             return True
 

@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             await connection._loop.create_connection(lambda: connection, sock=dialled)
         except OSError as error:  # reset before it began
             return Report(Stage.CONNECT, fault=sanitise(str(error)))
-        report = await connection._converse(opening(connection.session))
+        report = await connection._carry_on()
         if report is None and connection.usable:
             return connection
         await connection.close()
@@ -177,9 +177,13 @@ class Connection(asyncio.Protocol):
     # ---------------------------------------------------------------- conversations
 
     async def _converse(self, steps: Steps) -> Report | None:
-        """A conversation without a body; with TLS on the way, where its steps ask for it."""
+        """A conversation without a body."""
+        self._begin(steps)
+        return await self._carry_on()
+
+    async def _carry_on(self) -> Report | None:
+        """To the end of a conversation that has begun; with TLS on the way, where its steps ask for it."""
         try:
-            self._begin(steps)
             while self._done is None:
                 if self._needed:
                     self._needed = False
@@ -361,6 +365,7 @@ class Connection(asyncio.Protocol):
         address = (transport.get_extra_info("peername") or ("",))[0]
         self.session.loopback = is_loopback(address)
         self.session.relay_name = f"{self.relay.host}[{address}]:{self.relay.port}"
+        self._begin(opening(self.session))  # now: the banner may come before whoever opens us goes on
 
     def data_received(self, data: bytes) -> None:
         if self._early is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from outbox.core.dsn import NO_DSN, Dsn
@@ -33,6 +34,7 @@ def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+@lru_cache(maxsize=64)  # most of those of a transaction are its own
 def moment(value: datetime | None) -> str | None:
     """A moment as both dialects read it: 24 characters, UTC, whole milliseconds."""
     if value is None:

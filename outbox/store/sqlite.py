@@ -15,7 +15,7 @@ from typing import Any
 import peewee
 
 from outbox.clock import Clock
-from outbox.core.batches import flat, in_powers
+from outbox.core.batches import in_powers
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage, UnusableDatabase
 from outbox.store import LARGE, Content, Lane, Mark, Pick, TransientError
@@ -25,7 +25,7 @@ from outbox.store.identity import OpenFile
 from outbox.store.presence import absent
 from outbox.store.queue import BODIES, SUSPECTS, SqlStore
 from outbox.store.rows import CLAIMED, as_claim, as_lane, content_of, moment, sender_value
-from outbox.store.sets import for_a_set
+from outbox.store.sets import in_sets
 from outbox.store.statements import origin_of
 
 # Other applications can store any bytes as TEXT, and one undecodable sender would hide all that wait beside it.
@@ -193,8 +193,8 @@ class SqliteStore(SqlStore):
         return found
 
     def _many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        for each in in_powers(rows):
-            self._cursor().execute(for_a_set(sql, len(each)), flat(each))
+        for statement, parameters in in_sets(sql, rows):
+            self._cursor().execute(statement, parameters)
 
     def _matched(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
         """All of them, as a rule. Where some did not match, it is undone, and done row by row to find out which."""
@@ -202,7 +202,7 @@ class SqliteStore(SqlStore):
             return super()._matched(sql, rows)
         cursor = self._cursor()
         cursor.execute("SAVEPOINT rows")
-        matched = sum(cursor.execute(for_a_set(sql, len(each)), flat(each)).rowcount for each in in_powers(rows))
+        matched = sum(cursor.execute(*each).rowcount for each in in_sets(sql, rows))
         if matched == len(rows):
             cursor.execute("RELEASE rows")
             return [True] * matched

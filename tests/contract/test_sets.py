@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.core.batches import LARGEST, flat, in_powers
+from outbox.core.batches import LARGEST, in_powers
 from outbox.store.engine import sqlite3
-from outbox.store.sets import for_a_set
+from outbox.store.sets import in_sets
 
 INSERT = "INSERT INTO t (id, a) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
 UPDATE = "UPDATE t SET a = a || ?, b = COALESCE(?, b) WHERE id = ? AND b = ? RETURNING id"
@@ -34,8 +34,8 @@ def test_sets_hold_everything_in_order_in_powers_of_two(count: int) -> None:
 def test_a_set_of_inserts_does_what_its_rows_do(rows: list[tuple[int, str]]) -> None:
     one, many = table(), table()
     one.executemany(INSERT, rows)
-    for each in in_powers(rows):
-        many.execute(for_a_set(INSERT, len(each)), flat(each))
+    for each in in_sets(INSERT, rows):
+        many.execute(*each)
     assert contents(one) == contents(many)
 
 
@@ -50,6 +50,12 @@ def test_a_set_of_updates_does_what_its_rows_do(changes: dict[int, tuple[str, in
         db.executemany("INSERT INTO t (id, a, b) VALUES (?, '', ?)", [(key, key % 3) for key in range(1, 31)])
     rows = [(a, b, key, 1) for key, (a, b) in changes.items()]
     matched = [one.execute(UPDATE, row).fetchone() is not None for row in rows]
-    counted = sum(many.execute(for_a_set(UPDATE, len(each)), flat(each)).rowcount for each in in_powers(rows))
+    counted = sum(many.execute(*each).rowcount for each in in_sets(UPDATE, rows))
     assert contents(one) == contents(many)
     assert counted == sum(matched)
+
+
+def test_there_are_few_statements_for_any_number_of_rows() -> None:
+    for sql, row in ((INSERT, (1, "x")), (UPDATE, ("x", 1, 1, 1))):
+        assert len({text for count in range(1, 300) for text, _ in in_sets(sql, [row] * count)}) <= 7
+    assert len(list(in_sets(UPDATE, [("x", 1, 1, 1)] * 63))) == 1
