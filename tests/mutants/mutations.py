@@ -127,7 +127,7 @@ class _Finder:
             for each in node.body:
                 yield from self._statement(each)
         elif isinstance(node, ast.ClassDef):
-            if not any("Protocol" in ast.unparse(base) for base in node.bases):
+            if not any(ast.unparse(base).partition("[")[0] == "Protocol" for base in node.bases):
                 for each in node.body:
                     self._names = named(each)
                     yield from self._statement(each)
