@@ -149,6 +149,20 @@ def test_on_postgres_a_hosts_wrong_clock_sends_nothing_early_and_expires_nothing
         assert abs(began - datetime.now(UTC)) < timedelta(minutes=10), "what is recorded is the database's time"
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns"])
+def test_no_time_zone_of_a_host_changes_when_and_as_of_when_it_is_sent(site: Site, zone: str) -> None:
+    """14 hours ahead of UTC, and 3½ or 2½ behind it: all moments are UTC, and the Date header says so."""
+    moment = "2026-03-29T01:30:00.000Z"  # does not exist, or exists twice, on many clocks of that day
+    with Relay() as relay:
+        site.register(relay.port)
+        site.insert(1, created_at=moment)
+        [later] = site.insert(1, due_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+        with Program(command("run", "-q", "--until-empty"), site.folder, OUTBOX_DATABASE=site.url, TZ=zone) as runner:
+            assert runner.wait() == 0
+        assert site.delivery(later)["state"] == "queued"
+        assert [b"Date: Sun, 29 Mar 2026 01:30:00 +0000" in each.content for each in relay.messages] == [True]
+
+
 def test_a_transaction_that_took_long_is_found_behind_those_that_came_later(postgres_site: Site) -> None:
     """Rows become visible out of the order of their ids: whoever asks for what is newer than the last misses it."""
     site = postgres_site

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,17 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_a_mail(
     sqlite_site: Site, shim: Shim, fault: int, where: str
 ) -> None:
     hold(storage.failing(sqlite_site, shim, "fault", fault, where))
+
+
+@pytest.mark.parametrize("torture", [storage.full_at_the_end, storage.read_only])
+def test_a_disk_that_is_full_at_the_end_or_read_only(
+    sqlite_site: Site, torture: Callable[[Site], Iterable[Figure]]
+) -> None:
+    """What cannot be written is rescued elsewhere; where nothing can be written, that is said at the start."""
+    try:
+        hold(torture(sqlite_site))
+    except Unmeasurable as why:
+        pytest.skip(str(why))
 
 
 @pytest.mark.parametrize("name", ["−1 h", "+30 d"])

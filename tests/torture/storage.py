@@ -241,7 +241,7 @@ def full_at_the_end(site: Site) -> Iterator[Figure]:
             with story("settlement", fill) as relay:
                 there.register(relay.port, connections=3)
                 there.insert(MAILS)
-                with there.run() as runner:
+                with there.run(run_grace="3s") as runner:  # so long does a mark wait for the disk
                     runner.says(WAITS)
                     runner.stop()
                     ended = runner.wait(30)
