@@ -33,25 +33,31 @@ def examine(session: Session, db: peewee.Database) -> Iterator[Check]:
 
     told: set[str] = set()
     for folder in pickup.folders(db):
-        found = [*_places(folder), *_waiting(folder, session.clock.now())]
+        found = [*_places(folder, session.config.sendmail.spool), *_waiting(folder, session.clock.now())]
         if folder.badmail not in told:
             found += _bad(folder)
         told.add(folder.badmail)
         yield from found or [Check("pickup", Result.OK, f"{folder.name}: {folder.path}")]
 
 
-def _places(folder: Folder) -> Iterator[Check]:
+def _places(folder: Folder, spool: str) -> Iterator[Check]:
+    """`spool` is a drop box for everybody where it is one nobody else can look into: docs/sendmail.md."""
     for path in filter(None, (folder.path, folder.badmail, folder.sentmail)):
         words = f"{folder.name}: {path}"
         if not Path(path).is_dir():
             yield Check("pickup", Result.FAIL, f"{words} is not there, or no folder", f"mkdir -p {shlex.quote(path)}")
         elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             yield Check("pickup", Result.FAIL, f"{words} may not be read and written", "run as the user of the runner")
-        elif sys.platform != "win32" and Path(path).stat().st_mode & stat.S_IWOTH:
+        elif sys.platform != "win32" and _is_open(path, is_drop_box=path == folder.path == spool):
             hint = f"chmod o-w {shlex.quote(path)}"
             yield Check("pickup", Result.WARN, f"{words}: every user of this machine may write into it", hint)
         elif sys.platform != "win32":
             yield from _open_to_all(words, Path(path))
+
+
+def _is_open(path: str, *, is_drop_box: bool) -> bool:
+    mode = Path(path).stat().st_mode
+    return bool(mode & stat.S_IWOTH) and (not is_drop_box or bool(mode & stat.S_IROTH))
 
 
 def _open_to_all(words: str, path: Path) -> Iterator[Check]:
