@@ -223,3 +223,29 @@ def test_giving_back_does_not_wait_for_a_slow_goodbye() -> None:
 def test_the_password_is_in_no_representation() -> None:
     settings = Relay("mail.example", 587, "starttls", username="ann", password=Secret("correct horse"))
     assert "correct horse" not in f"{settings!r} {settings}"
+
+
+def test_of_keys_that_are_gone_nothing_is_kept() -> None:
+    """A version of a password is a key, and there are many in a year."""
+
+    async def story(relay: scripted.Relay) -> None:
+        pool = pooled()
+        for version in range(3):
+            await deliver(pool, account(relay), ("main", version))
+        assert len(pool._idle) == 3
+        await pool.drop("main")
+        assert pool._idle == {}
+        taken = await pool.take(MAIN, account(relay))
+        assert isinstance(taken, Connection)
+        await pool.give(MAIN, taken)
+        assert await pool.take(MAIN, account(relay)) is taken
+        assert pool._idle in ({}, {MAIN: []})
+        other = await pool.take(MAIN, account(relay))  # there is none left
+        assert isinstance(other, Connection)
+        assert pool._idle == {}
+        await taken.close()
+        await other.close()
+        await pool.close()
+
+    with scripted.Relay() as relay:
+        run(story(relay))

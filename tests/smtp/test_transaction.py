@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outbox.core.dsn import Dsn
 from outbox.core.outcome import Envelope, Stage
 from outbox.core.render import Rendered
 from outbox.smtp.dialogue import Dialogue
@@ -17,11 +18,6 @@ from tests.smtp.sending import ANN, BOB, HELLO, SENDER, TO_ANN
 
 TEXT = Rendered(b"Subject: x\r\n\r\nx\r\n", False, False)
 EIGHT, INTERNATIONAL = replace(TEXT, eight_bit=True), replace(TEXT, smtputf8=True)
-LONG_OFF = "x" * 64 + "@" + ".".join(["d" * 60] * 3) + ".example"
-
-
-def length(message: Rendered) -> int:
-    return len(message.data)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +62,11 @@ def test_what_a_relay_cannot_take_is_refused_before_a_word_is_said(
     assert (report.stage, report.reply.code, report.reply.status) == refused
     assert report.reply.text.startswith("not sent, says Outbox: ")
     assert (peer.said, opened.transactions, opened.dirty, opened.usable) == ([], 0, False, True)
+
+
+def test_notifications_that_cannot_be_asked_for_are_refused_as_ours() -> None:
+    report = transact(Peer(), session(dsn=True), replace(TO_ANN, dsn=Dsn("sometimes")), TEXT)
+    assert (report.stage, report.reply and report.reply.code) == (Stage.MAIL, 554)
 
 
 def test_who_cannot_be_named_is_left_out_and_the_others_get_it() -> None:
