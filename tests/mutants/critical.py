@@ -82,15 +82,16 @@ NAMED = (
     Critical(
         "the runner does not wait for its mark",
         "outbox/runner/conversation.py",
-        "if not await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates)):",
-        "if not asyncio.ensure_future(self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))):",
+        "marked_at = await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))",
+        "marked_at = self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))"
+        " and datetime.now().astimezone()",
         (f"{_ORDER}::test_without_its_mark_no_dot_is_written",),
     ),
     Critical(
         "the runner does not look whether its mark was given",
         "outbox/runner/conversation.py",
-        "if not await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates)):",
-        "if await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates)) is None:",
+        "            if marked_at is None:\n                return False\n",
+        "",
         (f"{_ORDER}::test_without_its_mark_no_dot_is_written",),
     ),
     Critical(
