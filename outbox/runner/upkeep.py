@@ -129,8 +129,10 @@ class Upkeep:
             log.info("expired before they could be sent: %d", count)
 
     async def forget(self) -> None:
-        """Delete the rows of runners that are long dead."""
-        await self._clerk.upkeep(runners.forget)
+        """Delete the rows of runners that are long dead, and what is left of any: whoever declared one dead may have
+        been killed before it could clear away.
+        """
+        self._presence.sweep(await self._clerk.upkeep(runners.forget))
 
     async def watch_log(self) -> None:
         """Say when something keeps SQLite's log from being emptied, before it has filled the disk."""

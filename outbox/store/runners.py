@@ -82,8 +82,10 @@ def leave(store: Store, runner: str, now: datetime) -> None:
     Runner.update(dead_at=now, asleep=False).where(Runner.id == runner, Runner.dead_at.is_null()).execute(store.db)
 
 
-def forget(store: Store, now: datetime) -> None:
-    """Delete the rows of the long dead, which hold nothing any more."""
+def forget(store: Store, now: datetime) -> list[str]:
+    """Delete the rows of the long dead, which hold nothing any more. All the dead there were."""
+    dead = [row.id for row in Runner.select(Runner.id).where(Runner.dead_at.is_null(False)).execute(store.db)]
     holding = Delivery.select(Delivery.lease_owner).where(Delivery.state == "sending")
     old = (Runner.dead_at < now - FORGET_AFTER) & Runner.id.not_in(holding)
     Runner.delete().where(old).execute(store.db)
+    return dead

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from outbox.store.database import connect
+from outbox.store.database import connect, sqlite_path
+from outbox.store.rows import moment
 from tests.bench.figures import Unmeasurable
 from tests.relay import HANG, Relay
 from tests.running import ROOT, Program, Site, command, eventually
@@ -105,6 +106,27 @@ sys.argv = ["outbox", "run"]
 from outbox.cli.main import main
 main()
 """
+
+
+def test_the_lock_files_of_the_dead_are_cleared_away(sqlite_site: Site) -> None:
+    """Also when whoever declared them dead was killed before it could do so; those of others are left alone."""
+    site = sqlite_site
+    path = Path(sqlite_path(site.url))
+    dead, unknown = (path.with_name(f"{path.name}.runner-{letter * 32}") for letter in "de")
+    for each in (dead, unknown):
+        each.touch()
+    now = moment(datetime.now(UTC))
+    site.query(
+        "INSERT INTO outbox_runner (id, host, pid, version, started_at, lease_until, dead_at)"
+        " VALUES (?, 'web1', 7, '0', ?, ?, ?)",
+        "d" * 32,
+        *[now] * 3,
+    )
+    with site.run() as runner:
+        eventually(lambda: not dead.exists(), "it has cleared away")
+        runner.stop()
+        assert runner.wait() == 0
+    assert unknown.exists()
 
 
 def test_without_its_clerk_it_ends_so_that_somebody_starts_it_anew(sqlite_site: Site) -> None:
