@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,8 +34,9 @@ def add(
 ) -> None:
     """Add a user. The password is asked for."""
     from outbox.cli.sender import registrable
+    from outbox.core.address import wildcard
     from outbox.core.user import User
-    from outbox.store import users
+    from outbox.store import accounts, users
 
     session = session_of(ctx)
     if not (0 < len(name) <= 100 and name.isprintable() and name == name.strip()):
@@ -44,7 +46,10 @@ def add(
     new = User(name, _hashed(secret, session.clock), senders)
     with session.database() as db, db.atomic():
         users.add_user(db, new, session.act())
+        covered = {each: accounts.find_sender(db, each) or accounts.find_sender(db, wildcard(each)) for each in senders}
     output.say(f"added user {name}")
+    for each in [each for each, registered in covered.items() if registered is None]:
+        output.note(f"next: outbox sender add {shlex.quote(each)} --account NAME; until then its mail is refused")
 
 
 @app.command("list")

@@ -11,7 +11,9 @@ def test_users_come_and_go_and_are_written_down(program: Program) -> None:
     assert program.json("user", "list") == []
     program.run("user", "add", "crm", "--password-stdin", stdin=CANARY + "\n")
     senders = ("--sender", "Shop@Example.com", "--sender", "*@news.example.com")
-    program.run("user", "add", "shop", *senders, "--password-stdin", stdin=CANARY + "\n")
+    added = program.run("user", "add", "shop", *senders, "--password-stdin", stdin=CANARY + "\n")
+    assert "next: outbox sender add shop@example.com --account NAME" in added.stderr
+    assert "next: outbox sender add '*@news.example.com' --account NAME" in added.stderr
 
     assert program.json("user", "list") == [
         {"name": "crm", "senders": []},
