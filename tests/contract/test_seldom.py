@@ -319,3 +319,10 @@ def test_counters_that_share_a_name_with_another_scope_are_told_apart(db: peewee
         ("domain", "example.net", "day", 4),
         ("domain", "shop", "minute", 2),
     ]
+
+
+def test_an_error_of_the_database_is_no_matter_of_a_message(stories: Stories, db: peewee.Database) -> None:
+    message_id = stories.mail()
+    run(db, "ALTER TABLE outbox_attachment RENAME TO gone")
+    with pytest.raises(peewee.PeeweeException, match="outbox_attachment"):
+        audit.message(db, message_id)

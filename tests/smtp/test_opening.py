@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,8 @@ from outbox.smtp.dialogue import Dialogue
 from outbox.smtp.features import Features
 from outbox.smtp.opening import opening
 from outbox.smtp.relay import Relay
-from outbox.smtp.session import SECURE, Done, Say, Session
+from outbox.smtp.session import SECURE, Derive, Done, Say, Session
+from tests.smtp.test_sasl import NONCE, SERVER_FIRST
 
 PLAIN = Relay("relay.example", 25, "none", helo="client.example")
 USER = {"username": "user", "password": Secret("pencil")}
@@ -38,6 +40,9 @@ class Play:
     def _take(self, action: object) -> None:
         if action is SECURE:
             self.secured += 1
+            self._take(self.dialogue.resume())
+        elif isinstance(action, Derive):
+            action.run()
             self._take(self.dialogue.resume())
         elif isinstance(action, Done):
             self.over, self.report = True, action.report
@@ -144,3 +149,12 @@ def test_a_password_is_not_said_where_others_may_listen() -> None:
     assert ended(here.hears(b"235 2.7.0 welcome")) is None
     unencrypted = Play(replace(relay, tls="opportunistic")).hears(b"220 hello").hears(b"250 AUTH PLAIN")
     assert ended(unencrypted) == (Stage.AUTH, 538)
+
+
+def test_a_login_that_is_called_an_error_is_called_off_where_the_relay_wants_more() -> None:
+    relay = replace(PLAIN, **USER, nonce=lambda: NONCE)  # type: ignore[arg-type]
+    play = Play(relay, loopback=True).hears(b"220 hello").hears(b"250-relay.example", b"250 AUTH SCRAM-SHA-256")
+    for challenge in (SERVER_FIRST, "e=other-error", "and more"):
+        play.hears(b"334 " + b64encode(challenge.encode()))
+    assert play.said[-2:] == [b"\r\n", b"*\r\n"]
+    assert ended(play.hears(b"501 5.7.0 called off")) == (Stage.AUTH, 501)
