@@ -232,7 +232,7 @@ def test_a_late_acceptance_is_of_its_own_message(store: Store, database: peewee.
 
 
 def test_what_is_not_to_be_recorded_is_not(store: Store, database: peewee.Database) -> None:
-    store.recording = Recording(record=(), webhook=("expired",))  # type: ignore[attr-defined]
+    store.recording = Recording(record=(), webhook=("expired",))
     (message_id,) = add(database)
     (claimed,) = claim(store)
     write(store, lambda: store.mark([Mark(message_id, claimed.claim_no)], CLAIMED))
