@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3 as standard
+import threading
 import time
 from contextlib import closing
 from importlib import resources
@@ -19,6 +20,7 @@ from outbox.store import database, engine, health
 from outbox.store.database import connect, dialect
 from outbox.store.migrate import apply, check, latest, roles_sql, statements, status
 from outbox.store.opened import opened, refusals
+from tests.running import eventually
 from tests.statements import run
 
 # -- opening
@@ -253,3 +255,40 @@ def test_a_database_is_closed_at_the_end_of_a_command(sqlite_url: str) -> None:
     with opened(sqlite_url) as db:
         assert not db.is_closed()
     assert db.is_closed()
+
+
+def test_a_file_of_ours_is_put_into_wal_and_nobody_elses(tmp_path: Path) -> None:
+    for name, tables, ours in (("ours", ("a", "outbox_meta", "z"), True), ("theirs", ("a", "outbox"), False)):
+        path = tmp_path / f"{name}.db"
+        with closing(standard.connect(path)) as made:
+            for each in tables:
+                made.execute(f"CREATE TABLE {each} (x)")
+        for create in (False, True):
+            with closing(connect(str(path), create=create)) as found:
+                assert found.execute_sql("PRAGMA journal_mode").fetchone() == ("wal" if ours else "delete",)
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    for create, mode in ((False, "delete"), (True, "wal")):
+        with closing(connect(str(empty), create=create)) as found:
+            assert found.execute_sql("PRAGMA journal_mode").fetchone() == (mode,)
+
+
+def test_migrators_of_any_version_wait_for_each_other(postgres_url: str) -> None:
+    """By a number that never changes, or two versions would not."""
+    done: list[list[int]] = []
+
+    def migrate() -> None:
+        with closing(connect(postgres_url, application_name="outbox migrates")) as db:
+            done.append(apply(db))
+
+    with closing(connect(postgres_url)) as holder, closing(connect(postgres_url)) as watching:
+        run(holder, "BEGIN")
+        run(holder, "SELECT pg_advisory_xact_lock(?)", 0x6F7574626F78)
+        thread = threading.Thread(target=migrate)
+        thread.start()
+        sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'outbox migrates' AND wait_event = 'advisory'"
+        eventually(lambda: run(watching, sql).fetchone(), "it waits")
+        assert done == []
+        run(holder, "COMMIT")
+        thread.join()
+    assert done == [[]]
