@@ -139,7 +139,8 @@ def return_path_of(message: Message, route: Route) -> str:
 
 def unregistered(address: str, account: str = "") -> str:
     """The refusal that keeps this from being an open relay, with the command that lifts it."""
-    address = address.encode("utf-8", "backslashreplace").decode()  # it may hold bytes that are not UTF-8
+    # It may hold bytes that are not UTF-8, and lines of its own.
+    address = lines.one_line(address.encode("utf-8", "backslashreplace").decode())
     pasted = shlex.quote(address)  # somebody will, and the address is a stranger's
     if not account:
         return f"sender not registered: {address}; `outbox sender add {pasted} --account NAME`, then retry"
