@@ -9,6 +9,7 @@ import peewee
 import pytest
 
 from outbox.core.message import Message
+from outbox.core.settlement import Fate
 from outbox.store import LARGE, Content, Store
 from tests.contract.stores import NOW, add, claim, deferred, settle
 from tests.statements import run
@@ -59,3 +60,29 @@ def test_a_large_one_that_was_tried_before_is_measured_too(store: Store, databas
     (claimed,) = claim(store)
     settle(store, replace(deferred(claimed), due_at=NOW))
     assert [type(each) for each in all_of(store).values()] == [int]
+
+
+@pytest.mark.parametrize("kind", ["text_body", "html_body", "raw"])
+def test_what_has_64_kib_is_large_and_what_has_less_is_not(store: Store, database: peewee.Database, kind: str) -> None:
+    """And it is measured to the octet, with its other bodies and its files."""
+    exact: dict[int, int | None] = {}
+    for octets in (LARGE - 1, LARGE, LARGE + 1):
+        text = "x" * octets
+        columns: dict[str, Any] = {"text_body": None, kind: text.encode() if kind == "raw" else text}
+        exact[add(database, 1, **columns)[0]] = octets if octets >= LARGE else None
+    (filed,) = add(database, 1, text_body="t" * 7, html_body="h" * 11)
+    add_file = "INSERT INTO outbox_attachment (message_id, position, filename, content) VALUES (?, 0, 'a', ?)"
+    run(database, add_file, filed, b"x" * LARGE)
+    exact[filed] = LARGE + 18
+    assert {each: size if isinstance(size, int) else None for each, size in all_of(store).items()} == exact
+    assert LARGE == 65536
+
+
+def test_of_a_batch_each_has_its_own_fates_however_many(store: Store, database: peewee.Database) -> None:
+    ids = add(database, 3, recipients="ann@example.net, bob@example.net")
+    for each in claim(store):
+        settle(store, replace(deferred(each), due_at=NOW))
+    found = all_of(store)
+    assert {each: content.fates for each, content in found.items() if isinstance(content, Content)} == {
+        each: {0: Fate.DEFERRED} for each in ids
+    }
