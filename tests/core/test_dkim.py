@@ -13,7 +13,7 @@ from dkim.canonicalization import Relaxed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.core.dkim import WIDTH, Algorithm, canonical_body, canonical_fields, sign
+from outbox.core.dkim import WIDTH, Algorithm, DkimKey, canonical_body, canonical_fields, sign
 from outbox.core.message import Attachment, Message
 from outbox.core.render import render
 from tests.core import strategies
@@ -258,3 +258,36 @@ def test_times_count_in_whole_seconds_wherever_they_are_said() -> None:
 
     assert sign(data, [key], AT) == sign(data, [key], AT - timedelta(milliseconds=250))
     assert sign(data, [key], AT) != sign(data, [key], AT + timedelta(seconds=1))
+
+
+GOLDEN = [
+    " h=list-id:from:date:from:to:cc:subject:reply-to:list-id:date;",
+    " bh=Ck5SoRNWUpSR4X0COv7R5ub2pUTtl6xz4dTFz++ji4M=;",
+    " b=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc",
+    " 4OTo7PD0+P0BBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWltcXV5fYGFiY2RlZmdoaWprbG1ub3Bx",
+    " cnN0dXZ3eHl6e3x9fn+AgYKDhIWGh4iJiouMjY6PkJGSk5SVlpeYmZqbnJ2en6ChoqOkpaanqKmqq",
+    " 6ytrq+wsbKztLW2t7i5uru8vb6/wMHCw8TFxsc=",
+]
+"""Of 200 octets, 0 to 199: each line as full as it may be."""
+
+
+@pytest.mark.parametrize(
+    ("domain", "beginning"),
+    [
+        ("b.example", ["DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=b.example;", " s=s1; t=1772366400;"]),
+        (
+            "d" * 60 + ".example",
+            [
+                "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;",
+                f" d={'d' * 60}.example;",
+                " s=s1; t=1772366400;",
+            ],
+        ),
+    ],
+)
+def test_a_signature_is_folded_within_78_characters_and_no_earlier(domain: str, beginning: list[str]) -> None:
+    data = b"Date: x\r\nFrom: a@b.example\r\nX-Other: q\r\nList-Id: <b.example>\r\n\r\nbody  \r\n\r\n"
+    at = datetime(2026, 3, 1, 12, 0, 0, 999_999, tzinfo=UTC)
+    key = DkimKey(domain, "s1", Algorithm.RSA, lambda _: bytes(range(200)))
+    field = sign(data, [key], at).removesuffix(data).decode()
+    assert field.split("\r\n") == [*beginning, *GOLDEN, ""]
