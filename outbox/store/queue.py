@@ -96,9 +96,6 @@ class SqlStore(Reclaiming):
         super().__init__(url)
         self._content = self.translate(self._content_where("= ?"))
 
-    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
-        return self.transaction()
-
     # -- reading
 
     def look(self, after: str, limit: int, suspect: int, now: datetime) -> tuple[list[Lane], list[Claim]]:
@@ -119,6 +116,10 @@ class SqlStore(Reclaiming):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
+        """See `outbox.store.Store`."""
+
+    @abstractmethod
+    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """See `outbox.store.Store`."""
 
     @abstractmethod
