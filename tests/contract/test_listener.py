@@ -12,6 +12,7 @@ import pytest
 from psycopg import errors
 
 from outbox.store import TransientError
+from outbox.store import listener as module
 from outbox.store.database import connect
 from outbox.store.listener import Listener, advisory_key, translated
 from tests.contract.stores import ME, OTHER
@@ -188,3 +189,38 @@ def test_an_error_that_stays_is_raised_as_it_is(origin: psycopg.Error) -> None:
         with pytest.raises(type(error)) as raised, translated():
             raise error
         assert raised.value is error
+
+
+# -- a listener that cannot vacuum
+
+
+def test_an_error_of_the_vacuum_is_none_of_the_listener(
+    database: peewee.Database, listener: Listener, ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAY_TEND", "SELECT 1 / 0 -- {maintains}")
+    listener.take(ME)
+    run(database, "SELECT pg_notify('outbox', '')")
+    eventually(lambda: ears.heard == 1, "it listens")
+    assert ears.lost == 0
+
+
+def test_a_connection_that_breaks_while_it_vacuums_is_told(
+    listener: Listener, ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAY_TEND", "SELECT pg_terminate_backend(pg_backend_pid()) -- {maintains}")
+    listener.take(ME)
+    eventually(lambda: ears.lost, "it is told")
+    monkeypatch.undo()
+    eventually(lambda: ears.heard, "it is back")
+
+
+def test_one_that_breaks_while_it_is_released_is_not_told(
+    database: peewee.Database, listener: Listener, ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeping = "SELECT pg_sleep(0.3), pg_terminate_backend(pg_backend_pid()) -- {maintains}"
+    monkeypatch.setattr(module, "_MAY_TEND", sleeping)
+    listener.take(ME)
+    sql = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+    eventually(lambda: run(database, sql).fetchone(), "it vacuums")
+    listener.release()
+    assert (ears.lost, ears.heard) == (0, 0)

@@ -181,3 +181,27 @@ def test_what_was_received_and_not_read_is_found_and_of_a_closed_socket_nothing(
         assert unread(transport) == b""
         ours.close()
         assert unread(transport) == b""
+
+
+def test_the_first_that_answers_wins_though_it_was_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is tried meanwhile, and refuses; a third that answers at the same moment is closed."""
+    monkeypatch.setattr(dial, "HEAD_START", 0.01)
+    ends = [socket.socketpair() for _ in range(2)]
+    made = {"127.0.0.1": ends[0][0], "127.0.0.3": ends[1][0]}
+    silence = asyncio.Event()
+
+    async def connect(_: object, address: tuple[str, int]) -> socket.socket:
+        if address[0] == "127.0.0.2":
+            silence.set()
+            raise ConnectionRefusedError
+        await silence.wait()
+        await asyncio.sleep(0.05)
+        return made[address[0]]
+
+    monkeypatch.setattr(dial, "_connect", connect)
+    found = dialled(monkeypatch, ["127.0.0.1", "127.0.0.3", "127.0.0.2"], 25)
+    assert found in made.values()
+    (late,) = [each for each in made.values() if each is not found]
+    assert late.fileno() == -1
+    for each in (*made.values(), *(there for _, there in ends)):
+        each.close()
