@@ -9,6 +9,7 @@ by its construction and not by anybody's judgement of a survivor:
 - `maxsize=` of a cache, and the numbers of BATCHES: how much at a time, or how much is kept. With another number the
   same is done in other steps
 - the name of a `TypeVar`, and a line of the log at DEBUG, which no document promises
+- `strict=False` of `zip`, which is what it does without
 """
 
 from __future__ import annotations
@@ -235,7 +236,8 @@ def _is_indifferent(keyword: ast.keyword) -> bool:
     texts = [each.value for each in ast.walk(keyword.value) if isinstance(each, ast.Constant)]
     is_text = isinstance(keyword.value, ast.Constant | ast.JoinedStr | ast.BinOp)
     words = is_text and any(isinstance(each, str) and _is_prose(each) for each in texts)
-    return keyword.arg == "maxsize" or (keyword.arg == "hint" and words)
+    as_without = keyword.arg == "strict" and _is(keyword.value, False)
+    return keyword.arg == "maxsize" or as_without or (keyword.arg == "hint" and words)
 
 
 def _is_prose(value: str | bytes) -> bool:
