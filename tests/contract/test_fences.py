@@ -191,3 +191,17 @@ def test_a_commit_that_rolled_back_is_none(store: Store, database: peewee.Databa
         with pytest.raises(peewee.DatabaseError):
             store.db.execute_sql("SELECT 1 / 0")
     assert delivery(database, message_id, "state") == ("queued",)
+
+
+def test_what_was_taken_back_and_held_is_not_given_back_by_whoever_had_it(
+    store: Store, database: peewee.Database
+) -> None:
+    """At the same claim: nobody has claimed it since."""
+    (message_id,) = add(database)
+    (claimed,) = claim(store)
+    run(database, "UPDATE outbox_delivery SET crashes = 2")
+    write(store, lambda: store.reclaim_stray(message_id, 1, 3, NOW))
+    assert delivery(database, message_id, "state", "claim_no") == ("held", 1)
+    assert settle(store, relinquish(claimed)) == [Settled.LATE]
+    assert settle(store, deferred(claimed)) == [Settled.LATE]
+    assert delivery(database, message_id, "state", "claim_no", "failures") == ("held", 1, 0)

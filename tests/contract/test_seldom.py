@@ -19,7 +19,7 @@ from outbox.core.pause import Probed, Subject
 from outbox.core.settlement import Result
 from outbox.core.suppression import Suppression
 from outbox.errors import Refused
-from outbox.store import Mark, Settled, Store, accounts, audit, faults, operate, probes, senders, suppression
+from outbox.store import Mark, Settled, Store, accounts, audit, events, faults, operate, probes, senders, suppression
 from outbox.store import dkim as dkim_keys
 from outbox.store import limits as stored_limits
 from outbox.store.accounts import account, close_breaker, remove_account, trip_relay
@@ -326,3 +326,22 @@ def test_an_error_of_the_database_is_no_matter_of_a_message(stories: Stories, db
     run(db, "ALTER TABLE outbox_attachment RENAME TO gone")
     with pytest.raises(peewee.PeeweeException, match="outbox_attachment"):
         audit.message(db, message_id)
+
+
+def test_an_event_is_old_when_it_is_from_before_and_not_from_then(db: peewee.Database) -> None:
+    for place in range(3):
+        events.record(db, EVERYTHING, Kind.PAUSED, NOW, subject=f"account={place}")
+    assert not events.has_old(db, NOW)
+    assert events.forget(db, NOW) == 0
+    later = NOW + timedelta(milliseconds=1)
+    assert events.has_old(db, later)
+    assert events.forget(db, later, 1) == 1
+    assert events.forget(db, later) == 1  # the last one stays
+    assert [each.subject for each in events.listing(db)] == ["account=2"]
+
+
+def test_the_journal_says_whose_a_sender_was(db: peewee.Database) -> None:
+    senders.remove_sender(db, "shop@example.com", ANN)
+    assert rows(db, "SELECT filter, detail FROM outbox_journal WHERE verb = 'sender remove'") == [
+        ("sender=shop@example.com", "account=shop")
+    ]
