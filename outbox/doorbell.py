@@ -12,7 +12,7 @@ time from `enqueue()` to the commit, and a transaction that takes long, or rolls
 may write the database file. It never blocks and never raises; where nobody listens, and on systems that have no such
 sockets (Windows), the runner's own looks find the mail.
 
-This module is the side of the application, `outbox.runner.doorbell` that of the runner.
+This module is the side of the application, `outbox.runner.waking.doorbell` that of the runner.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _print_lines(db: peewee.Database, found: Sequence[Event], *, as_json: bool) 
 
 def _facts(db: peewee.Database, found: Sequence[Event]) -> Iterator[dict[str, Any]]:
     """As a webhook gets them."""
-    from outbox.runner.webhook import as_json
+    from outbox.runner.telling.webhook import as_json
     from outbox.store import feedback
 
     for start in range(0, len(found), _AT_ONCE):

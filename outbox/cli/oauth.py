@@ -173,7 +173,7 @@ def access_token(session: Session, db: Database, account: Account) -> Secret:
     """The access token of an account, renewed if it has to be, as a runner does it. Raises OAuthError, VaultError."""
     import asyncio
 
-    from outbox.runner.tokens import Direct, Tokens
+    from outbox.runner.sending.tokens import Direct, Tokens
 
     who = f"command {session.clock.token()}"
     tokens = Tokens(Direct(db, session.clock), session.clock, lambda: session.vault, who)

@@ -271,7 +271,7 @@ def _call(session: Session, db: peewee.Database, verb: Verb, which: Filter | lis
     if verb is Verb.HOLD:
         return operate.hold(db, which, who=who, reason=reason)
     if verb in (Verb.RESOLVE_SENT, Verb.RESOLVE_RESEND):
-        from outbox.runner.feedback import recording_of
+        from outbox.runner.telling.feedback import recording_of
 
         sent = verb is Verb.RESOLVE_SENT
         return operate.resolve(db, which, who=who, sent=sent, recording=recording_of(session.config))

@@ -84,7 +84,7 @@ class Session:
 
     def act(self) -> Act:
         """Who does what this call does, and when, for the journal; and of which events it leaves."""
-        from outbox.runner.feedback import recording_of
+        from outbox.runner.telling.feedback import recording_of
         from outbox.store.journal import Act
 
         return Act(operator(), self.clock.now(), recording_of(self.config))

@@ -7,8 +7,8 @@
     command.py    a command that prints a token
     device.py     a person's consent, given on another device (`outbox account login`)
 
-Nothing here touches the database, and nothing decides when: that is `outbox.runner.tokens`. Authlib and httpx2 come
-with the extra ``mail-outbox[oauth2]`` and are imported when the first request is made; a command needs neither.
+Nothing here touches the database, and nothing decides when: that is `outbox.runner.sending.tokens`. Authlib and httpx2
+come with the extra ``mail-outbox[oauth2]`` and are imported when the first request is made; a command needs neither.
 
 STANDARDS: RFC 6749 (client credentials, refresh token), RFC 8628 (device authorization), RFC 6750 (bearer tokens).
 """

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from outbox.clock import Clock
 from outbox.config import Config
-from outbox.runner.clerk import Clerk
-from outbox.runner.conversation import Conversation
-from outbox.runner.delivery import Delivery
-from outbox.runner.feedback import Feedback, recording_of
-from outbox.runner.gate import Gate
-from outbox.runner.login import Login
-from outbox.runner.quota import Quota
+from outbox.runner.claiming.gate import Gate
+from outbox.runner.claiming.quota import Quota
 from outbox.runner.registrar import Registrar
-from outbox.runner.screen import Screen
-from outbox.runner.signing import Signing
+from outbox.runner.sending.conversation import Conversation
+from outbox.runner.sending.delivery import Delivery
+from outbox.runner.sending.login import Login
+from outbox.runner.sending.screen import Screen
+from outbox.runner.sending.signing import Signing
 from outbox.runner.snapshot import Snapshot
 from outbox.runner.steady import Steadiness
+from outbox.runner.telling.feedback import Feedback, recording_of
+from outbox.runner.writing.clerk import Clerk
 from outbox.smtp.pool import Pool
 from outbox.smtp.relay import Deadlines
 from outbox.store import open_store

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from outbox.config import RunConfig
-from outbox.runner.feedback import Feedback
 from outbox.runner.pickups import Pickups
 from outbox.runner.schedule import Schedule
+from outbox.runner.telling.feedback import Feedback
 from outbox.runner.upkeep import Upkeep
-from outbox.runner.waking import Waking
+from outbox.runner.waking.sources import Waking
 from outbox.smtp.pool import Pool
 
 RECLAIM_EVERY = timedelta(milliseconds=500)

@@ -18,7 +18,7 @@ from outbox.core.pickup import Folder
 from outbox.doors.pickup.intake import Intake
 from outbox.doors.pickup.ledger import Ledger, Verb
 from outbox.errors import DatabaseError
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, pickup
 
 if TYPE_CHECKING:

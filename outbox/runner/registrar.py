@@ -17,8 +17,8 @@ from outbox.core.pause import Probe
 from outbox.core.rules import Rules, for_relay
 from outbox.errors import VaultError
 from outbox.runner import snapshot
-from outbox.runner.clerk import Clerk
 from outbox.runner.snapshot import Snapshot
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, accounts
 from outbox.store.journal import Act
 from outbox.vault import Vault

@@ -26,11 +26,11 @@ from outbox.errors import DatabaseError
 from outbox.runner import duties, rescue
 from outbox.runner.aside import Aside
 from outbox.runner.assembly import Assembly, assemble
-from outbox.runner.dispatch import Dispatch
+from outbox.runner.claiming.dispatch import Dispatch
 from outbox.runner.pickups import Pickups
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
-from outbox.runner.waking import Waking
+from outbox.runner.waking.sources import Waking
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, TransientError, Waiting, engine, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from outbox.runner.clerk import Clerk
 from outbox.runner.steady import Steadiness
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Presence, Reclaimed, Store, limits, runners
 
 log = logging.getLogger("outbox.upkeep")

@@ -27,7 +27,7 @@ from outbox.core.address import domain_of
 from outbox.demo.relay import HOST
 from outbox.errors import ConfigError, OutboxError, Refused, VaultError
 from outbox.runner.assembly import assemble
-from outbox.runner.login import Login
+from outbox.runner.sending.login import Login
 from outbox.runner.service import Errand, Remainder, Service
 from outbox.smtp.relay import Relay as Way
 from outbox.store import accounts, senders, tables

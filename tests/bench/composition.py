@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from outbox.core.account import Account, Route, Sender, Tls
 from outbox.core.message import Attachment, Message, recipients_of, senders_of
 from outbox.core.render import render
-from outbox.runner.journey import return_path_of
+from outbox.runner.sending.journey import return_path_of
 from outbox.smtp.transaction import content_flaw, stuffed
 from tests.bench.content import SHOP, TEXT, recipient, subject
 from tests.bench.figures import Bench, Figure, at_most

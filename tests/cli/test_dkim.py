@@ -13,7 +13,7 @@ from outbox import keys
 from outbox.core.dkim import Algorithm
 from outbox.core.message import Message
 from outbox.core.render import render
-from outbox.runner.signing import Signing
+from outbox.runner.sending.signing import Signing
 from outbox.store import dkim as stored
 from outbox.store.database import connect
 from outbox.vault import Vault

@@ -95,7 +95,7 @@ def test_without_file_descriptors_it_waits_and_goes_on(sqlite_site: Site) -> Non
 
 DIES = """
 import sys, os
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 serve = Clerk._serve
 def dying(self):
     if os.path.exists("die"):

@@ -81,7 +81,7 @@ NAMED = (
     ),
     Critical(
         "the runner does not wait for its mark",
-        "outbox/runner/conversation.py",
+        "outbox/runner/sending/conversation.py",
         "marked_at = await self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))",
         "marked_at = self._clerk.mark(Mark(claim.message_id, claim.claim_no, through, fates))"
         " and datetime.now().astimezone()",
@@ -89,14 +89,14 @@ NAMED = (
     ),
     Critical(
         "the runner does not look whether its mark was given",
-        "outbox/runner/conversation.py",
+        "outbox/runner/sending/conversation.py",
         "            if marked_at is None:\n                return False\n",
         "",
         (f"{_ORDER}::test_without_its_mark_no_dot_is_written",),
     ),
     Critical(
         "settled after QUIT",
-        "outbox/runner/conversation.py",
+        "outbox/runner/sending/conversation.py",
         "            if connection is not None:\n                await self._give(connection, letter)",
         "            if connection is not None:\n                await connection.close()",
         (f"{_ORDER}::test_a_settlement_does_not_wait_for_the_goodbye",),
@@ -233,7 +233,7 @@ NAMED = (
     ),
     Critical(
         "who has it gets it again",
-        "outbox/runner/delivery.py",
+        "outbox/runner/sending/delivery.py",
         "not in SETTLED_FATES)",
         "is not Fate.BOUNCED)",
         (f"{_DELIVERY}::test_only_what_is_pending_is_tried_again[sqlite]",),

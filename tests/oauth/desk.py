@@ -17,8 +17,8 @@ from outbox.core.account import Account, Mechanism, Tls
 from outbox.core.secret import Secret
 from outbox.errors import OAuthError
 from outbox.oauth.setup import Grant, Setup
-from outbox.runner import tokens as tokens_module
-from outbox.runner.tokens import Direct, Tokens
+from outbox.runner.sending import tokens as tokens_module
+from outbox.runner.sending.tokens import Direct, Tokens
 from outbox.store import accounts, oauth
 from outbox.store.database import connect
 from outbox.store.journal import Act

@@ -11,7 +11,7 @@ from threading import Event, Thread
 from typing import Any
 
 from outbox.clock import Clock
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import open_store
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outbox.core.account import Account, Registry, Sender, Tls
 from outbox.core.outcome import Scope
 from outbox.core.pause import Subject
-from outbox.runner.dispatch import AHEAD, REFUSED_AT_ONCE, allocate, behind, window
+from outbox.runner.claiming.dispatch import AHEAD, REFUSED_AT_ONCE, allocate, behind, window
 from outbox.store import Lane, Pick
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

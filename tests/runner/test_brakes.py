@@ -7,7 +7,7 @@ from dataclasses import replace
 from outbox.core.account import Account, Registry, Route, Sender, Tls
 from outbox.core.brake import Streak, Streaks
 from outbox.core.settlement import NO_STREAKS
-from outbox.runner.brakes import Brakes
+from outbox.runner.sending.brakes import Brakes
 from tests.core.test_brake import BLOCKED, OK, SPAM, dot
 
 MAIN = Account("main", "127.0.0.1", 25, Tls.NONE)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from outbox.core.settlement import Claim
-from outbox.runner.carriers import Carriers, Ended
+from outbox.runner.sending.carriers import Carriers, Ended
 
 
 class Yard:

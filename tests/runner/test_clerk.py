@@ -14,8 +14,8 @@ import pytest
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, relinquish
 from outbox.errors import DatabaseError
-from outbox.runner import clerk as clerk_module
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing import clerk as clerk_module
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Mark, Pick, Settled, Store, open_store, runners
 from outbox.store.database import sqlite_path
 from outbox.store.engine import sqlite3

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from outbox.core.settlement import Claim, relinquish
 from outbox.errors import InvalidMessage
-from outbox.runner.at_hand import AtHand
-from outbox.runner.budget import ByteBudget, under_way
-from outbox.runner.request import Claiming
+from outbox.runner.writing.at_hand import AtHand
+from outbox.runner.writing.budget import ByteBudget, under_way
+from outbox.runner.writing.request import Claiming
 from outbox.store import LARGE, Content, Pick, Store
 from tests.runner.test_clerk import ME, SHOP, Office, office
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.runner.courtesy import LONGEST, OTHERS_ACTIVE, SHORTEST, SPARED, Courtesy
+from outbox.runner.writing.courtesy import LONGEST, OTHERS_ACTIVE, SHORTEST, SPARED, Courtesy
 
 LOOKS = (0.0, 0.001, 0.003, 0.008, 0.018, 0.033)
 """When SQLite's busy handler looks whether the lock is free, in seconds after the first look."""

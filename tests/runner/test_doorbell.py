@@ -16,8 +16,8 @@ import pytest
 
 from outbox import Mail, enqueue
 from outbox.doorbell import LONGEST, ring
-from outbox.runner.doorbell import Doorbell
-from outbox.runner.logwatch import LogWatch
+from outbox.runner.waking.doorbell import Doorbell
+from outbox.runner.waking.logwatch import LogWatch
 from outbox.store.database import sqlite_path
 from outbox.store.engine import sqlite3
 from tests.relay import Relay

@@ -12,7 +12,7 @@ import pytest
 from outbox.clock import Clock
 from outbox.config import Config
 from outbox.errors import ConfigError
-from outbox.runner.feedback import Feedback, recording_of
+from outbox.runner.telling.feedback import Feedback, recording_of
 from outbox.store import events
 from outbox.store.events import Channel, Kind, Recording
 from tests.contract.stores import ME

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from outbox.runner.gather import LONGEST, Gather
-from outbox.runner.request import Kind, Request
+from outbox.runner.writing.gather import LONGEST, Gather
+from outbox.runner.writing.request import Kind, Request
 
 
 class Hands:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.runner.looks import BURST, CLOSELY, OFTEN, RARELY, Looks
+from outbox.runner.writing.looks import BURST, CLOSELY, OFTEN, RARELY, Looks
 
 
 def test_an_expected_commit_is_looked_for_closely_and_then_ever_more_rarely() -> None:

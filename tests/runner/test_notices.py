@@ -16,7 +16,7 @@ import pytest
 from outbox.core.account import Sender
 from outbox.core.reply import Reply
 from outbox.core.settlement import Policy
-from outbox.runner.notices import Notices
+from outbox.runner.telling.notices import Notices
 from outbox.store import audit, events, leases, operate, senders
 from outbox.store.events import Channel, Recording
 from outbox.store.journal import Act

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from outbox.core.account import Account, Sender, Tls
-from outbox.runner import overdue as overdue_module
-from outbox.runner.overdue import Overdue
+from outbox.runner.telling import overdue as overdue_module
+from outbox.runner.telling.overdue import Overdue
 from outbox.store import accounts, events, leases, senders
 from outbox.store.events import Recording
 from outbox.store.journal import Act

@@ -17,8 +17,8 @@ from outbox.core.account import Account, Route, Sender, Tls
 from outbox.core.limits import Limit, Limited
 from outbox.core.settlement import Claim
 from outbox.errors import DatabaseError
-from outbox.runner.clerk import Clerk
-from outbox.runner.quota import Postponed, Quota, Reservation
+from outbox.runner.claiming.quota import Postponed, Quota, Reservation
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import open_store
 from outbox.store.limits import Snapshot
 from tests.clock import FakeClock

@@ -15,8 +15,8 @@ from outbox.core.fate import Fate
 from outbox.core.message import Recipient
 from outbox.core.staging import Mode, Staging
 from outbox.core.suppression import Suppression
-from outbox.runner.clerk import Clerk
-from outbox.runner.screen import Screen, Screened
+from outbox.runner.sending.screen import Screen, Screened
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import open_store
 from outbox.store.journal import Act
 from outbox.store.suppression import add, any_active

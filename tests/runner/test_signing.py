@@ -17,7 +17,7 @@ from outbox.core.render import render
 from outbox.core.secret import Secret
 from outbox.errors import VaultError
 from outbox.keys import Keys, Origin
-from outbox.runner.signing import MAX_ADDRESSES, Signing
+from outbox.runner.sending.signing import MAX_ADDRESSES, Signing
 from outbox.vault import DkimBinding, Kind, Vault
 from tests.relay import Relay
 from tests.signatures import BOTH, Zone, name, private

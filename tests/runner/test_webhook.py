@@ -20,8 +20,8 @@ from outbox.core.reply import Reply
 from outbox.core.secret import Secret
 from outbox.core.webhook import name_of, signed_headers
 from outbox.errors import ConfigError
-from outbox.runner import webhook as webhook_module
-from outbox.runner.webhook import Webhook, read_secrets
+from outbox.runner.telling import webhook as webhook_module
+from outbox.runner.telling.webhook import Webhook, read_secrets
 from outbox.store import audit, events, leases
 from outbox.store.events import Channel, Kind, Recording
 from tests.clock import FakeClock

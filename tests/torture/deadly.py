@@ -14,7 +14,7 @@ from typing import Any
 def main() -> None:
     from outbox.cli.main import app
     from outbox.core.render import render as compose
-    from outbox.runner import delivery
+    from outbox.runner.sending import delivery
 
     def render(message: Any) -> Any:
         if message.subject == "deadly":

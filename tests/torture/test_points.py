@@ -57,7 +57,7 @@ def test_what_opens_a_transaction_is_watched() -> None:
 
 def upkeep_of_the_runner() -> Iterator[str]:
     """``MODULE.FUNCTION`` of everything that goes through `Clerk.upkeep`, as `watched.name_of` names it."""
-    for path in sorted(RUNNER.glob("*.py")):
+    for path in sorted(RUNNER.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -88,7 +88,7 @@ def test_nobody_else_writes() -> None:
     """A transaction of a runner goes through the clerk, and a clerk's requests are these four and reads."""
     asked = {
         node.func.attr
-        for path in RUNNER.glob("*.py")
+        for path in RUNNER.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

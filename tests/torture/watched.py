@@ -166,7 +166,7 @@ def watch_runner(watch: Watch, point: dict[str, Any]) -> None:
 
 
 def _watch_store(watch: Watch, point: dict[str, Any]) -> None:
-    from outbox.runner.clerk import Clerk
+    from outbox.runner.writing.clerk import Clerk
 
     assembly: Any = importlib.import_module("outbox.runner.assembly")
     open_store, upkeep = assembly.open_store, Clerk.upkeep

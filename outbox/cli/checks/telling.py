@@ -30,7 +30,7 @@ def _webhook(session: Session, db: peewee.Database) -> Iterator[Check]:
     from importlib.util import find_spec
     from urllib.parse import urlsplit
 
-    from outbox.runner.webhook import read_secrets
+    from outbox.runner.telling.webhook import read_secrets
     from outbox.store.events import Channel
 
     config = session.config.webhook

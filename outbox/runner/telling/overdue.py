@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Lane, Place, Store, accounts, leases
 from outbox.store.events import Kind, Recording
 

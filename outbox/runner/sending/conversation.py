@@ -21,10 +21,10 @@ from outbox.core.outcome import Envelope, Report, Stage
 from outbox.core.reply import Reply
 from outbox.core.settlement import Claim, Trial, fates_of
 from outbox.core.staging import Staging
-from outbox.runner.clerk import Clerk
-from outbox.runner.journey import Journey, Letter, refuses_message, stops
-from outbox.runner.login import Login
 from outbox.runner.registrar import Registrar
+from outbox.runner.sending.journey import Journey, Letter, refuses_message, stops
+from outbox.runner.sending.login import Login
+from outbox.runner.writing.clerk import Clerk
 from outbox.smtp.connection import Connection
 from outbox.smtp.pool import Key, Pool
 from outbox.smtp.relay import Relay

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from outbox.clock import Clock
-from outbox.runner.courtesy import Courtesy
-from outbox.runner.looks import Looks
+from outbox.runner.writing.courtesy import Courtesy
+from outbox.runner.writing.looks import Looks
 from outbox.store import Store
 
 log = logging.getLogger("outbox.clerk")

@@ -16,7 +16,7 @@ from outbox.core.fate import RecipientFate
 from outbox.core.message import Recipient
 from outbox.core.staging import Mode, Staging
 from outbox.core.suppression import Suppression, withheld
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store
 from outbox.store.suppression import suppressed
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from outbox.runner.clerk import Clerk
-from outbox.runner.doorbell import Doorbell
-from outbox.runner.logwatch import LogWatch
-from outbox.runner.looks import OFTEN, RARELY
+from outbox.runner.waking.doorbell import Doorbell
+from outbox.runner.waking.logwatch import LogWatch
+from outbox.runner.writing.clerk import Clerk
+from outbox.runner.writing.looks import OFTEN, RARELY
 
 
 class Waking:

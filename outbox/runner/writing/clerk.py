@@ -26,12 +26,12 @@ from typing import Any, TypeVar
 from outbox.clock import Clock
 from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError, UnusableDatabase
-from outbox.runner.at_hand import AtHand
-from outbox.runner.contents import Contents
-from outbox.runner.gather import Gather
-from outbox.runner.others import Others
-from outbox.runner.patience import Patience
-from outbox.runner.request import (
+from outbox.runner.writing.at_hand import AtHand
+from outbox.runner.writing.contents import Contents
+from outbox.runner.writing.gather import Gather
+from outbox.runner.writing.others import Others
+from outbox.runner.writing.patience import Patience
+from outbox.runner.writing.request import (
     WRITES,
     AbandonedError,
     Answer,

@@ -19,7 +19,7 @@ from outbox.core.notice import Action, Notice, Unreached, compose
 from outbox.core.render import render
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage, Refused
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, audit, events, feedback, leases
 from outbox.store.audit import RecipientLine, Record
 from outbox.store.events import Channel, Event, Kind

@@ -38,7 +38,7 @@ from outbox.core.account import Account, Route
 from outbox.core.address import ascii_domain
 from outbox.core.limits import Limit, Limited, Span, connections, free, need, next_free, share
 from outbox.core.settlement import Claim
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, limits
 from outbox.store.limits import Shortage, Snapshot, Want
 

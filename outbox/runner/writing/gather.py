@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from outbox.runner.request import Kind, Request
+from outbox.runner.writing.request import Kind, Request
 
 SHORTEST, LONGEST = 0.001, 0.01
 """Seconds for which requests are gathered …"""

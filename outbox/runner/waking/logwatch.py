@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from outbox.runner.hearing import Ear, Place, place_of
+from outbox.runner.waking.hearing import Ear, Place, place_of
 
 log = logging.getLogger("outbox.logwatch")
 

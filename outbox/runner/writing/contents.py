@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from outbox.core.settlement import Claim
 from outbox.errors import InvalidMessage, UnusableDatabase
-from outbox.runner.budget import ByteBudget, under_way
-from outbox.runner.memory import return_large_blocks
-from outbox.runner.request import Answer, Request
+from outbox.runner.writing.budget import ByteBudget, under_way
+from outbox.runner.writing.memory import return_large_blocks
+from outbox.runner.writing.request import Answer, Request
 from outbox.store import Content, Store, TransientError
 
 log = logging.getLogger("outbox.clerk")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from outbox.core.account import Account, Route
 from outbox.core.staging import Staging
-from outbox.runner.quota import Quota
+from outbox.runner.claiming.quota import Quota
 from outbox.runner.registrar import Registrar
 
 

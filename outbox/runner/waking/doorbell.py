@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from outbox.doorbell import SUFFIX, Shortened
-from outbox.runner.hearing import Ear, Place, place_of
+from outbox.runner.waking.hearing import Ear, Place, place_of
 
 log = logging.getLogger("outbox.doorbell")
 

@@ -12,9 +12,9 @@ from outbox.core.reply import Reply, sanitise
 from outbox.core.secret import Secret
 from outbox.errors import OAuthError, VaultError
 from outbox.oauth.setup import MECHANISMS
-from outbox.runner.clerk import Clerk
 from outbox.runner.registrar import Registrar
-from outbox.runner.tokens import Tokens
+from outbox.runner.sending.tokens import Tokens
+from outbox.runner.writing.clerk import Clerk
 from outbox.smtp.connection import Connection
 from outbox.smtp.relay import Relay
 from outbox.store import accounts

@@ -15,10 +15,10 @@ from functools import partial
 from outbox.clock import Clock
 from outbox.config import Config
 from outbox.config.units import words
-from outbox.runner.clerk import Clerk
-from outbox.runner.notices import Notices
-from outbox.runner.overdue import Overdue
-from outbox.runner.webhook import Webhook, read_secrets
+from outbox.runner.telling.notices import Notices
+from outbox.runner.telling.overdue import Overdue
+from outbox.runner.telling.webhook import Webhook, read_secrets
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, events
 from outbox.store.events import Kind, Recording
 

@@ -45,16 +45,16 @@ from outbox.core.settlement import (
 )
 from outbox.core.staging import Staging
 from outbox.errors import InvalidMessage, VaultError
-from outbox.runner.brakes import Brakes
-from outbox.runner.carriers import Carriers, Ended
-from outbox.runner.clerk import Clerk
-from outbox.runner.conversation import Conversation
-from outbox.runner.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
-from outbox.runner.quota import Postponed, Quota
+from outbox.runner.claiming.quota import Postponed, Quota
 from outbox.runner.registrar import Registrar
-from outbox.runner.screen import Screen
-from outbox.runner.signing import Signing
+from outbox.runner.sending.brakes import Brakes
+from outbox.runner.sending.carriers import Carriers, Ended
+from outbox.runner.sending.conversation import Conversation
+from outbox.runner.sending.journey import Journey, Letter, at_fault, log_journey, return_path_of, unregistered
+from outbox.runner.sending.screen import Screen
+from outbox.runner.sending.signing import Signing
 from outbox.runner.steady import Steadiness
+from outbox.runner.writing.clerk import Clerk
 from outbox.smtp.pool import Pool
 from outbox.store import Content, Settled
 

@@ -27,11 +27,11 @@ from types import MappingProxyType
 from outbox.core.account import Account, Registry, Route
 from outbox.core.pause import Subject
 from outbox.core.settlement import Claim
-from outbox.runner.clerk import Clerk
-from outbox.runner.delivery import Delivery
-from outbox.runner.gate import Gate
+from outbox.runner.claiming.gate import Gate
 from outbox.runner.registrar import Registrar
-from outbox.runner.request import Claiming
+from outbox.runner.sending.delivery import Delivery
+from outbox.runner.writing.clerk import Clerk
+from outbox.runner.writing.request import Claiming
 from outbox.store import DeclaredDeadError, Lane, Pick, Store, probes
 
 log = logging.getLogger("outbox.dispatch")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from outbox.clock import Clock
 from outbox.errors import UnusableDatabase
-from outbox.runner.request import AbandonedError
+from outbox.runner.writing.request import AbandonedError
 from outbox.store import Store, TransientError
 
 log = logging.getLogger("outbox.clerk")

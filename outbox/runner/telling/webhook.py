@@ -25,7 +25,7 @@ from outbox.core.account import is_loopback
 from outbox.core.secret import Secret
 from outbox.core.webhook import key_of, name_of, signed_headers
 from outbox.errors import ConfigError
-from outbox.runner.clerk import Clerk
+from outbox.runner.writing.clerk import Clerk
 from outbox.store import Store, events, feedback, leases
 from outbox.store.events import Channel, Event
 from outbox.store.feedback import Facts
