@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -349,5 +350,35 @@ def test_who_speaks_unasked_is_not_spoken_to_again() -> None:
         assert report.fault == "the relay closed the connection, or spoke unasked"
         await settled()
         await wire.connection.close()
+
+    run(story())
+
+
+def test_what_a_relay_said_before_the_line_broke_is_why() -> None:
+    async def story() -> Report:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(b"552 5.3.4 too big\r\n")
+        wire, mark = await opened(), Later()
+        wire._extra["socket"] = ours  # type: ignore[attr-defined]
+        delivery = await until_body(wire, THREE, mark)
+        wire.connection.pause_writing()
+        await settled()
+        wire.connection.connection_lost(ConnectionResetError("reset by peer"))
+        wire.closed = True
+        ours.close()
+        theirs.close()
+        return await delivery
+
+    report = run(story())
+    assert (report.stage, report.reply and report.reply.code, report.dotted) == (Stage.BODY, 552, False)
+
+
+def test_a_network_that_takes_everything_again_is_no_news_between_two_messages() -> None:
+    async def story() -> None:
+        wire = await opened()
+        wire.connection.pause_writing()
+        wire.connection.resume_writing()
+        await settled()
+        assert (wire.written, wire.connection.usable) == ([], True)
 
     run(story())
