@@ -345,3 +345,8 @@ def test_the_journal_says_whose_a_sender_was(db: peewee.Database) -> None:
     assert rows(db, "SELECT filter, detail FROM outbox_journal WHERE verb = 'sender remove'") == [
         ("sender=shop@example.com", "account=shop")
     ]
+
+
+def test_a_message_whose_sender_has_no_domain_is_shown_without_an_id(stories: Stories, db: peewee.Database) -> None:
+    assert audit.show(db, stories.mail(sender="shop@b..example")).message_id is None
+    assert str(audit.show(db, stories.mail()).message_id).endswith("@example.com>")
