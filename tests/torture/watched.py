@@ -96,9 +96,9 @@ class Verbs:
     def transaction(self) -> AbstractContextManager[None]:
         return self._watched(self._transaction)
 
-    def single(self) -> AbstractContextManager[None]:
+    def single(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """Of one statement, which may be committed by itself before it is `written`."""
-        return self._watched(self._single)
+        return self._watched(partial(self._single, durable=durable))
 
     @contextmanager
     def _watched(self, opens: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
