@@ -73,6 +73,7 @@ LIBRARIES = {
     "rich": "cli",
     "sqlite3": "store demo doors.own cli.doctor testing.plugin",  # like an application, but for doctor: its version
     "typer": "cli",
+    "uvloop": "cli.run",
     "watchfiles": "runner.pickups",
 }
 # Library → the modules that may import it under TYPE_CHECKING, to name a type.

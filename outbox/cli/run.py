@@ -8,8 +8,11 @@ import typer
 
 from outbox.cli import origin, output
 from outbox.cli.session import Session, session_of
+from outbox.errors import ConfigError
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
     from datetime import timedelta
 
     from peewee import Database
@@ -59,7 +62,19 @@ def run(
         raise typer.Exit(supervise(processes, _child_arguments(ctx, session)))
     config = _with_grace(session.config, _duration("--grace", grace) if grace else None)
     errand = Errand(once, until_empty, _duration("--wait", wait or "0s"))
-    raise typer.Exit(asyncio.run(_serve(session, config, errand, quiet=quiet)))
+    with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
+        raise typer.Exit(runner.run(_serve(session, config, errand, quiet=quiet)))
+
+
+def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if config.run.event_loop == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        hint = "pip install 'mail-outbox[uvloop]' (not on Windows), or set run.event_loop to asyncio"
+        raise ConfigError("run.event_loop is uvloop, which is not installed", hint=hint) from None
+    return uvloop.new_event_loop
 
 
 def _refuse_copy(config: Config, db: Database) -> None:

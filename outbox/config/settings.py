@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -128,6 +128,10 @@ class RunConfig(Section):
     )
     byte_budget: Size = Field(
         default=64 * 2**20, ge=2**20, le=2**40, description="how much claimed mail a runner holds in memory at a time"
+    )
+    event_loop: Literal["asyncio", "uvloop"] = Field(
+        default="asyncio",
+        description="what waits for sockets and clocks: uvloop, of the extra of that name, takes a fifth less CPU",
     )
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from tests.bench.content import SHOP, TEXT
 from tests.bench.figures import Bench, Figure, at_least, at_most
@@ -30,10 +31,19 @@ def measure(bench: Bench) -> Iterator[Figure]:
         yield at_most(
             TOPIC, "CPU of a mail", one.cpu_each, "µs", 100, "user and system; what an empty run costs is taken off"
         )
+        yield from on_uvloop(bench, sink.port, count, one)
         two = drained(bench, "sqlite", sink.port, count, processes=2)
         yield at_least(TOPIC, "two processes, of one's rate", two.rate / one.rate, "×", 1, "SQLite")
         yield from on_postgres(bench, sink.port, bench.size(50_000, 2_000), one)
     yield from slow_relay(bench)
+
+
+def on_uvloop(bench: Bench, port: int, count: int, asyncio: Drained) -> Iterator[Figure]:
+    if find_spec("uvloop") is None:
+        return
+    one = drained(bench, "sqlite", port, count, run_event_loop="uvloop")
+    note = f"run.event_loop = uvloop: {one.rate:,.0f} mails/s, {one.cpu_each:,.0f} µs CPU each"
+    yield Figure(TOPIC, "on uvloop, of asyncio's rate", one.rate / asyncio.rate, "×", note=note)
 
 
 def on_postgres(bench: Bench, port: int, count: int, sqlite: Drained) -> Iterator[Figure]:
@@ -64,24 +74,34 @@ def slow_relay(bench: Bench) -> Iterator[Figure]:
 
 
 def drained(
-    bench: Bench, kind: str, port: int, count: int, *, processes: int = 1, connections: int = CONNECTIONS
+    bench: Bench,
+    kind: str,
+    port: int,
+    count: int,
+    *,
+    processes: int = 1,
+    connections: int = CONNECTIONS,
+    **settings: str,
 ) -> Drained:
     """The best of a few turns, each with a database of its own."""
-    return max((_turn(bench, kind, port, count, processes, connections) for _ in _turns(bench)), key=lambda it: it.rate)
+    turns = (_turn(bench, kind, port, count, processes, connections, settings) for _ in _turns(bench))
+    return max(turns, key=lambda turn: turn.rate)
 
 
 def _turns(bench: Bench) -> range:
     return range(bench.size(3, 1))
 
 
-def _turn(bench: Bench, kind: str, port: int, count: int, processes: int, connections: int) -> Drained:
+def _turn(
+    bench: Bench, kind: str, port: int, count: int, processes: int, connections: int, settings: dict[str, str]
+) -> Drained:
     bench.say(f"{count:,} mails over {kind}, {processes} process{'es' if processes > 1 else ''}")
     with fresh(bench, kind) as ground:
         ground.register(port, connections=connections)
         if processes == 1:
             ground.time_a_start()
         ground.fill(count)
-        return ground.drain(processes=processes)
+        return ground.drain(processes=processes, **settings)
 
 
 def c_client(bench: Bench, sink: Sink, count: int, connections: int = CONNECTIONS) -> float | None:

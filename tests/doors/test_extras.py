@@ -34,4 +34,4 @@ def test_all_is_what_a_runner_can_use_and_no_framework(extras: dict[str, list[st
     said = re.search(r"`all` is (.+?):", PAGE, re.DOTALL)
     assert said is not None
     assert set(re.findall(r"`(\w+)`", said[1])) == inside
-    assert inside == extras.keys() - {"all", "dev", "django", "flask", "fastapi", "sqlite"}
+    assert inside == extras.keys() - {"all", "dev", "django", "flask", "fastapi", "sqlite", "uvloop"}
