@@ -166,6 +166,7 @@ def test_whoever_registers_twice_has_one_row_and_the_later_lease(store: Store) -
 @pytest.mark.parametrize(
     ("column", "value"),
     [("failures", 1), ("doubts", 1), ("first_attempt_at", moment(NOW)), ("last_reply", "451 later")],
+    ids=["failures", "doubts", "first_attempt_at", "last_reply"],  # of each process the same, whenever it began
 )
 def test_what_was_tried_in_any_way_is_deferred_and_not_scheduled(
     database: peewee.Database, column: str, value: object

@@ -25,6 +25,7 @@ from tests.contract.stores import (
     deferred,
     delivery,
     fates,
+    register,
     sent,
     settle,
     write,
@@ -213,3 +214,50 @@ def test_on_sqlite_a_claim_alone_is_not_synced_and_what_comes_after_it_is(sqlite
     store.open()
     assert synchronous() == full
     store.close()
+
+
+def test_claims_come_in_the_order_of_the_picks_and_then_of_their_due_times(
+    store: Store, database: peewee.Database
+) -> None:
+    old = (NOW - timedelta(days=9)).isoformat()
+    (oldest,) = add(database, sender="a@example.com", due_at=old)
+    late, early = add(database)[0], add(database, due_at=(NOW - timedelta(days=1)).isoformat())[0]
+    picks = [Pick(SHOP, 5, 10), Pick("a@example.com", 5, 10)]
+    claims = write(store, lambda: store.claim(ME, picks, NOW))
+    assert [each.message_id for each in claims] == [early, late, oldest]
+
+
+def test_each_mark_has_its_own_answer(store: Store, database: peewee.Database) -> None:
+    add(database, 7)
+    claims = claim(store)
+    lost = {1, 2, 5}
+    marks = [Mark(each.message_id, each.claim_no + (place in lost)) for place, each in enumerate(claims)]
+    assert write(store, lambda: store.mark(marks, NOW)) == [place not in lost for place in range(7)]
+
+
+def test_what_is_taken_from_the_dead_ends_no_attempt_of_the_living(
+    store: Store, second: Store, database: peewee.Database
+) -> None:
+    add(database, 2)
+    (theirs,) = claim(second, 1, runner=OTHER)
+    (ours,) = claim(store, 1)
+    bury(store, OTHER)
+    assert [each.message_id for each in write(store, lambda: store.reclaim(3, NOW))] == [theirs.message_id]
+    assert attempts(database, theirs.message_id) == [(1, "lost", None)]
+    assert attempts(database, ours.message_id) == [(1, None, None)]
+    assert delivery(database, ours.message_id, "state", "lease_owner") == ("sending", ME)
+
+
+def test_on_sqlite_the_contents_of_plain_mail_take_a_statement_for_many(sqlite_url: str) -> None:
+    store = SqliteStore(sqlite_url, Clock())
+    store.open()
+    register(store, ME)
+    add(store.db, 20)
+    claims, said = claim(store), list[str]()
+    store.db.connection().set_trace_callback(said.append)
+    with store.reading():
+        contents = list(store.contents(claims))
+    store.db.connection().set_trace_callback(None)
+    store.close()
+    assert len(contents) == 20
+    assert len(said) <= 4  # two for 16, two for 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from unicodedata import normalize
 
@@ -149,3 +151,15 @@ def test_whatever_a_file_holds_is_read_or_reported(lines: list[str]) -> None:
 
     assert all(pattern_of(each.address) == each.address for each in listed.entries)
     assert all(1 <= number <= len(lines) and fault for number, fault in listed.bad)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has one zone for all its programs")
+def test_a_moment_without_a_zone_is_in_utc_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        listed = read_list(["address,until\n", "ann@example.net,2026-03-01T09:00:00\n"])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [each.until for each in listed.entries] == [datetime(2026, 3, 1, 9, tzinfo=UTC)]

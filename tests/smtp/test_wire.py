@@ -382,3 +382,25 @@ def test_a_network_that_takes_everything_again_is_no_news_between_two_messages()
         assert (wire.written, wire.connection.usable) == ([], True)
 
     run(story())
+
+
+def test_a_last_chunk_of_one_octet_is_written_too() -> None:
+    async def scenario() -> None:
+        wire = await opened()
+        content = b"x" * (CHUNK - 1) + b"\r\n"
+
+        async def granted() -> bool:
+            return True
+
+        delivering = asyncio.ensure_future(
+            wire.connection.deliver(TO_ANN, Rendered(content, smtputf8=False, eight_bit=False), granted)
+        )
+        await asyncio.sleep(0)
+        wire.hear(b"250 ok", b"250 ok", b"354 go on")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        wire.hear(b"250 taken")
+        assert (await delivering).stage is Stage.DOT
+        assert b"".join(wire.written).endswith(content + b".\r\n")
+
+    run(scenario())
