@@ -258,9 +258,7 @@ def test_sixty_four_kilobytes_of_anything_take_no_time(text: str) -> None:
             parse(text)
         except ValueError as fault:
             assert len(str(fault)) < 300  # noqa: PT017 - raising is one of two right answers
-        assert (
-            time.process_time() - started < 0.25
-        )  # some 0.05 s at most where this was written; quadratic takes minutes
+        assert time.process_time() - started < 5  # some 0.05 s where this was written; quadratic takes minutes
 
 
 @pytest.mark.parametrize("text", ["Müller, Ann <ann@example.net>", "bo@example.net,Müller [A] <ann@example.net>"])

@@ -290,7 +290,7 @@ def test_ten_thousand_recipients_are_folded_in_no_time() -> None:
     message = replace(PLAIN, recipients=names)
     started = time.process_time()
     rendered = render(message)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 5  # 0.05 s where this was written; what is quadratic takes longer
     assert not has_long_line(rendered.data)
     assert field_lines(rendered, "To").count(b"@") >= 10_000
 
