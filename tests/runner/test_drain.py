@@ -30,6 +30,7 @@ def stopped_by(number: signal.Signals, site: Site) -> None:
             claimed = site.states()["sending"]
             runner.process.send_signal(number)
             site.insert(5)  # too late for this runner
+            eventually(lambda: site.states()["sending"] == CONNECTIONS, "the rest is given back")
             relay.release()
             assert runner.wait() == 0
 
