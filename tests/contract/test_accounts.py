@@ -199,3 +199,5 @@ def test_the_mail_that_waits_for_a_sender_is_counted(db: peewee.Database) -> Non
     assert accounts.waiting(db, "shop@example.com") == 2
     assert accounts.waiting(db, "*@example.org") == 2
     assert accounts.waiting(db, "x_@example.org") == 0
+    db.execute_sql("UPDATE outbox_delivery SET state = 'held' WHERE sender = 'shop@example.com'")
+    assert accounts.waiting(db, "shop@example.com") == 2

@@ -12,6 +12,7 @@ from outbox.clock import Clock
 from outbox.core.settlement import Fate
 from outbox.errors import InvalidMessage
 from outbox.store import DeclaredDeadError, Lane, Mark, Pick, Store
+from outbox.store.rows import moment
 from outbox.store.sqlite import SqliteStore
 from tests.contract.stores import (
     ME,
@@ -261,3 +262,11 @@ def test_on_sqlite_the_contents_of_plain_mail_take_a_statement_for_many(sqlite_u
     store.close()
     assert len(contents) == 20
     assert len(said) <= 4  # two for 16, two for 4
+
+
+def test_a_claim_begins_without_the_mark_of_an_earlier_one(store: Store, database: peewee.Database) -> None:
+    (message_id,) = add(database)
+    old = moment(NOW - timedelta(days=1))
+    run(database, "UPDATE outbox_delivery SET dot_at = ?, dot_through = 3 WHERE message_id = ?", old, message_id)
+    claim(store)
+    assert delivery(database, message_id, "state", "dot_at", "dot_through") == ("sending", None, None)

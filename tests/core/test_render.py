@@ -8,7 +8,8 @@ import email.message
 import email.policy
 import time
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -264,6 +265,14 @@ def test_a_domain_in_another_script_needs_no_smtputf8_and_a_local_part_does() ->
     assert international.smtputf8
     assert international.eight_bit
     assert "\r\nTo: jürgen@example.net\r\n".encode() in international.data
+
+
+@pytest.mark.parametrize("turn", range(14))
+def test_the_date_names_its_day_and_month_in_english(turn: int) -> None:
+    """Every day of the week and every month, a single digit and two."""
+    day = datetime(2026, 1, 5, 5, 6, 7, tzinfo=UTC) + timedelta(days=29 * turn)
+    written = f"Date: {format_datetime(day)}\r\n".encode()
+    assert written in render(replace(PLAIN, created_at=day)).data
 
 
 def test_the_date_is_utc_whatever_zone_it_came_in() -> None:

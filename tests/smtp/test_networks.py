@@ -191,3 +191,10 @@ def test_doctor_and_account_test_heed_the_setting(sqlite_program: Program, liste
     config.write_text('relay_networks = ["public"]\n' + config.read_text(encoding="utf-8"), encoding="utf-8")
     assert "it is in none of the networks of relay_networks" in program.run("doctor", code=1).stdout
     assert "it is in none of the networks" in program.run("account", "test", "main", code=7).output
+
+
+def test_words_and_networks_count_in_any_order() -> None:
+    either = [Networks.parse(items) for items in (["private", "192.0.2.0/24"], ["192.0.2.0/24", "private"])]
+    assert either[0] == either[1]
+    assert (either[0].refusal("192.0.2.7"), either[0].refusal("10.0.0.1")) == ("", "")
+    assert either[0].refusal("198.51.100.1")
