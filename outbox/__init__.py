@@ -14,7 +14,7 @@ How a row becomes a mail
    (`schema/`: the tables, in plain SQL).
 2. A runner (`outbox run`) is woken, and claims what is due for the senders in turn (`runner/claiming/dispatch.py`).
    Every write is one of the verbs of `store/`, run by the one thread that writes, `runner/writing/clerk.py`.
-   `runner/sending/delivery.py` takes each of them through the steps that follow.
+   `runner/sending/delivery.py` takes each message that was claimed through the steps that follow.
 3. `core/render.py` composes the bytes, always the same for the same row.
 4. `smtp/` speaks with the relay of the sender's account, logged in with a password that only `vault.py` can open.
    Before the final dot the clerk commits a *dot mark*; what the relay said comes back as a report, never an exception.

@@ -34,7 +34,6 @@ def add(
 ) -> None:
     """Add a user. The password is asked for."""
     from outbox.cli.sender import registrable
-    from outbox.core.address import wildcard
     from outbox.core.user import User
     from outbox.store import accounts, users
 
@@ -46,9 +45,9 @@ def add(
     new = User(name, _hashed(secret, session.clock), senders)
     with session.database() as db, db.atomic():
         users.add_user(db, new, session.act())
-        covered = {each: accounts.find_sender(db, each) or accounts.find_sender(db, wildcard(each)) for each in senders}
+        unregistered = [each for each in senders if accounts.covering(db, each) is None]
     output.say(f"added user {name}")
-    for each in [each for each, registered in covered.items() if registered is None]:
+    for each in unregistered:
         output.note(f"next: outbox sender add {shlex.quote(each)} --account NAME; until then its mail is refused")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from peewee import JOIN, Database, Expression, IntegrityError, ModelSelect, fn
 
 from outbox.core.account import BY_OPERATOR, Account, Mechanism, Registry, Sender, Tls, fold, may_log_in, tripped
+from outbox.core.address import wildcard
 from outbox.errors import Refused
 from outbox.store import tables
 from outbox.store.constant import Constant
@@ -75,6 +76,11 @@ def find_sender(db: Database, address: str) -> Sender | None:
     """The same for a folded address (see `fold`), or None."""
     row = tables.Sender.select().where(tables.Sender.address == address).dicts().first(db)
     return _sender(row) if row is not None else None
+
+
+def covering(db: Database, address: str) -> Sender | None:
+    """The registration by which a folded address speaks: its own, else its domain's, or None."""
+    return find_sender(db, address) or find_sender(db, wildcard(address))
 
 
 def waiting(db: Database, address: str) -> int:

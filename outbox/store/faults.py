@@ -82,7 +82,7 @@ def pause_sender(db: Database, address: str, pause: Pause, act: Act, used: int) 
     paused.
     """
     address = fold(address)
-    current = accounts.find_sender(db, address) or accounts.find_sender(db, wildcard(address))
+    current = accounts.covering(db, address)
     if current is None or accounts.account(db, current.account).credential_version != used:
         return False
     if current.address != address:

@@ -13,11 +13,10 @@ from datetime import datetime
 from peewee import Database, IntegrityError
 
 from outbox.core.account import BY_OPERATOR, Registry, Sender, fold
-from outbox.core.address import wildcard
 from outbox.core.limits import Limited
 from outbox.errors import Refused
 from outbox.store import limits, tables
-from outbox.store.accounts import RESUMED, UNPAUSED, account, find_sender, first_line, registry, sender
+from outbox.store.accounts import RESUMED, UNPAUSED, account, covering, find_sender, first_line, registry, sender
 from outbox.store.journal import Act, journal
 
 _STORABLE = re.compile(r"[^\x00-\x20\x7f<>,;()@]+@[^\x00-\x20\x7f<>,;()@]+")
@@ -63,7 +62,7 @@ def pause_sender(db: Database, address: str, reason: str, until: datetime | None
     registration of its own. Raises Refused when it is not registered.
     """
     address = fold(address)
-    current = find_sender(db, address) or find_sender(db, wildcard(address))
+    current = covering(db, address)
     if current is None:
         raise Refused(f"{address} is not a registered sender", hint="`outbox sender list` shows them")
     if current.address != address:

@@ -30,7 +30,7 @@ class Request:
 
 class Claiming:
     """One `Store.claim`, and nothing else: so it needs no transaction around it where it is alone. `owner` says whose
-    mail a sender's is, for what the claimed messages say is read along with them.
+    mail a sender's is, for what the claimed messages say is read along with them; it is asked on the clerk's thread.
     """
 
     __slots__ = ("_verb", "owner")
