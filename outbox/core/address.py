@@ -34,18 +34,18 @@ MAX_ADDRESS = 254
 # class up to U+10FFFF takes milliseconds to compile, at every import.
 _ATEXT = r"[^ \t()<>\[\]:;@\\,.\"]"
 _RUN = r"[^ \t()<>\[\]:;@\\,\"]++"
-_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_QUOTED = r'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _WORD = rf"(?:{_RUN}|{_QUOTED})"
 _SPEC = rf"({_WORD})@({_RUN}|\[[^\[\]\\ \t]*+\])"
 # Every quantifier is possessive: no character is looked at more than twice, whatever the text.
-_MAILBOX = re.compile(rf"[ \t]*+(?:((?:{_WORD}|[ \t]++)*+)<[ \t]*+{_SPEC}[ \t]*+>|{_SPEC})[ \t]*+", re.DOTALL)
+_MAILBOX = re.compile(rf"[ \t]*+(?:((?>(?:{_WORD}|[ \t]++)*))<[ \t]*+{_SPEC}[ \t]*+>|{_SPEC})[ \t]*+", re.DOTALL)
 # What nearly every column holds: one bare address, of which only the lengths and the domain are left to look at.
-_ONE = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*+)@([A-Za-z0-9.\-]++)")
-_GROUP = re.compile(rf"[ \t]*+(?:{_WORD}|[ \t]++)++:")
+_ONE = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?>(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*))@([A-Za-z0-9.\-]++)")
+_GROUP = re.compile(rf"[ \t]*+(?>(?:{_WORD}|[ \t]++)+):")
 _WORDS = re.compile(_WORD, re.DOTALL)
 _FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")
-_ATOMS = re.compile(rf"{_ATEXT}++(?: {_ATEXT}++)*+")
+_DOT_ATOM = re.compile(rf"{_ATEXT}++(?>(?:\.{_ATEXT}++)*)")
+_ATOMS = re.compile(rf"{_ATEXT}++(?>(?: {_ATEXT}++)*)")
 _OUTSIDE = re.compile(rf"{_QUOTED}|[(\"]", re.DOTALL)
 _IN_COMMENT = re.compile(r"\\.|[()]", re.DOTALL)
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?")

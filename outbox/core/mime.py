@@ -29,8 +29,8 @@ MAX_CONTENT_TYPE = 255
 
 _ASCII = bytes(range(128))
 _MARK = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]"  # of a token, RFC 2045 §5.1
-_PAIR = rf'{_MARK}++=(?:{_MARK}++|"(?:[ -!#-\[\]-~]|\\[ -~])*+")'
-_CONTENT_TYPE = re.compile(rf"([A-Za-z0-9]{_MARK}*+)/[A-Za-z0-9]{_MARK}*+((?:[ \t]*+;[ \t]*+{_PAIR})*+)")
+_PAIR = rf'{_MARK}++=(?:{_MARK}++|"(?>(?:[ -!#-\[\]-~]|\\[ -~])*)")'
+_CONTENT_TYPE = re.compile(rf"([A-Za-z0-9]{_MARK}*+)/[A-Za-z0-9]{_MARK}*+((?>(?:[ \t]*+;[ \t]*+{_PAIR})*))")
 _PARAMETER = re.compile(_PAIR)
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@\-]{1,255}")
 

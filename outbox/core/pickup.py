@@ -232,7 +232,7 @@ def _notify(asked: list[str]) -> str:
 
 
 _REST = rb"[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*"
-_HEAD = re.compile(rb"(?:x-[!-9;-~]*+" + _REST + rb")*+", re.IGNORECASE)
+_HEAD = re.compile(rb"(?>(?:x-[!-9;-~]*+" + _REST + rb")*)", re.IGNORECASE)
 _REPLAYED = re.compile(
     rb"^x-(?:createdby|endofinjectedxheaders|extendedmessageprops|helodomain|source|sourceipaddress)" + _REST,
     re.IGNORECASE | re.MULTILINE,

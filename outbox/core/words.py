@@ -29,7 +29,7 @@ MAX_WORD = 75
 _PIECE_LIMIT = 700
 _BEGIN_Q, _BEGIN_B, _END = "=?utf-8?q?", "=?utf-8?b?", "?="
 _PIECES = re.compile(r"[ \t]++[^ \t]++")
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*+")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?>(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*)")
 _ALNUM = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PHRASE_SAFE = _ALNUM + b"!*+-/ "  # RFC 2047 §5 (3): what an encoded-word in a phrase may show as itself; space is _
 _ATTRIBUTE_SAFE = _ALNUM + b"!#$&+-.^_`{|}~"  # RFC 2231 §7, attribute-char

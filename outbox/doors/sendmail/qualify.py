@@ -13,7 +13,7 @@ _FIELD = re.compile(
 _BARE = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 _WITH_COMMENT = re.compile(rb"[ \t]*([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)[ \t]*\(([^()\\\r\n]*)\)[ \t]*")
 _ANGLES = re.compile(rb"((?:^|[ \t\n\"])[ \t]*)<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)>([ \t\r\n]*)\Z")
-_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*+"|\([^()]*+\)|<[^<>]*+>|,|[^,"(<]++|.', re.DOTALL)
+_PIECE = re.compile(rb'"(?>(?:[^"\\]|\\.)*)"|\([^()]*+\)|<[^<>]*+>|,|[^,"(<]++|.', re.DOTALL)
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 
 
