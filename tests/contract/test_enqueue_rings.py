@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +113,9 @@ def test_a_database_in_memory_has_no_bell_and_no_trouble(sqlite_url: str) -> Non
             return await aenqueue(connection, mail())
 
     engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-    with engine.connect() as connection, sa.create_engine(sqlite_url).connect() as file:
+    with closing(sqlite3.connect(sqlite_path(sqlite_url))) as file, engine.connect() as connection:
         own: Any = connection.connection.driver_connection
-        file.connection.driver_connection.backup(own)  # type: ignore[union-attr]
+        file.backup(own)
         assert enqueue(connection, mail()) == 1
     engine.dispose()
     assert asyncio.run(on_aiosqlite()) == 1

@@ -6,13 +6,9 @@ import email
 import email.policy
 import json
 import os
-import platform
-import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +20,7 @@ from outbox.core.render import render
 from outbox.errors import InvalidMessage
 from tests.core.intrusion import command_faults, octet_faults
 from tests.core.reading import PLAIN
+from tests.pythons import ROOT, pythons
 
 INJECTIONS = (
     "A =?utf-8?q?x=0ABcc:_y?=",
@@ -159,31 +156,6 @@ def test_whatever_a_row_holds_is_an_invalid_message_and_nothing_else(row: dict[s
         render(replace(PLAIN, **row))
     assert raised.value.status.startswith("5.")
     assert raised.value.reason
-
-
-ROOT = Path(__file__).parent.parent.parent
-SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
-
-
-def pythons() -> dict[str, str]:
-    """The supported Pythons of this machine, by version: on PATH, the system's own, and pyenv's. To the last digit:
-    3.11.2, Debian 12's, has an `re` of its own.
-    """
-    found = {platform.python_version(): sys.executable}
-    for version in SUPPORTED:
-        names = (f"python{version}", "python3")
-        places = [shutil.which(name, path=path) for name in names for path in (None, os.defpath)]
-        for place in (*places, *Path.home().glob(f".pyenv/versions/*/bin/python{version}")):
-            exact = _version(str(place)) if place else ""
-            if exact.startswith(f"{version}."):
-                found.setdefault(exact, str(place))
-    return found
-
-
-def _version(python: str) -> str:
-    """Empty where it does not run: pyenv's shims are there for versions that are not switched on, too."""
-    asked = [python, "-c", "import platform; print(platform.python_version())"]
-    return subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
 
 
 def attempts(python: str) -> dict[str, Any]:
