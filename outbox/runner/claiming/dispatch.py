@@ -206,7 +206,8 @@ class Dispatch:
 
     @property
     def busy(self) -> int:
-        return len(self._under_way)
+        """How many messages are under way, but for those whose results the database refuses, perhaps for ever."""
+        return max(0, len(self._under_way) - self._clerk.refused)
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -327,7 +328,7 @@ class Dispatch:
         while young := [began for _, _, began in self._under_way.values() if loop.time() - began < ALONE]:
             await self._one_ends(max(0.001, min(young) + ALONE - loop.time()))
 
-    async def _one_ends(self, seconds: float | None) -> None:
+    async def _one_ends(self, seconds: float) -> None:
         """Until a delivery ends, for at most so long."""
         if self._ending is None:
             self._ending = self._loop.create_future()
@@ -356,8 +357,8 @@ class Dispatch:
 
     async def drain(self) -> None:
         """Wait for the deliveries under way."""
-        while self._under_way:
-            await self._one_ends(None)
+        while self.busy:
+            await self._one_ends(BLOCKED_POLL)
 
 
 def behind(lanes: Sequence[Lane]) -> str:

@@ -78,9 +78,7 @@ class Clerk:
         self._retry_at = 0.0
         self._arrived = threading.Condition()
         self._waits = False
-        self._stopping = False
-        self._abandoned = False
-        self._ended = False
+        self._stopping = self._abandoned = self._ended = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="outbox-clerk", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -119,6 +117,11 @@ class Clerk:
     @property
     def database_uuid(self) -> str:
         return self._store.database_uuid
+
+    @property
+    def refused(self) -> int:
+        """How many results the database refuses: they are kept, and tried again."""
+        return len(self._refused)
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
@@ -244,9 +247,7 @@ class Clerk:
     def _dismiss(self) -> None:
         """Nobody waits for us any more. Settlements stay where they are: they can still be rescued."""
         self._ended = True
-        left: list[Request] = []
-        for kind, queue in self._queues.items():
-            left += () if kind is Kind.SETTLE else queue
+        left = [each for kind, queue in self._queues.items() if kind is not Kind.SETTLE for each in queue]
         self._deliver([(each, None, DatabaseError("the clerk has ended")) for each in left])
 
     def _finished(self) -> bool:
@@ -321,6 +322,7 @@ class Clerk:
             self._queues[Kind.SETTLE].popleft()
             self._refused.append(request)
             self._retry_at = self._clock.monotonic() + RETRY_REFUSED
+        self._call(self._on_change)
 
     def _try_refused_again(self) -> None:
         if self._refused and self._clock.monotonic() >= self._retry_at and not self._stopping:
