@@ -95,9 +95,8 @@ def test_git_send_email(command: Command) -> None:
     patch.write_text(f"From 0 Mon Sep 17 00:00:00 2001\nFrom: The Shop <{SHOP}>\nSubject: [PATCH] x\n\ny\n---\n")
     words = ["send-email", f"--sendmail-cmd={command.path}", f"--from={SHOP}", f"--envelope-sender={SHOP}"]
     words += ["--to=ann@example.net", "--cc=bo@example.net", "--suppress-cc=all", "--confirm=never", "--quiet"]
-    done = call(
-        command, git, *words, str(patch), GIT_CONFIG_NOSYSTEM="1", GIT_AUTHOR_EMAIL=SHOP, GIT_COMMITTER_EMAIL=SHOP
-    )
+    shop = {f"GIT_{role}_{what}": SHOP for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = call(command, git, *words, str(patch), GIT_CONFIG_NOSYSTEM="1", **shop)
 
     assert done.returncode == 0, done
     assert the_row(command)[:2] == (SHOP, "ann@example.net, bo@example.net")

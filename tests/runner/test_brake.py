@@ -61,8 +61,8 @@ def test_the_backlog_waits_and_goes_when_the_relay_takes_mail_again(site: Site) 
 def test_two_runners_obey_one_brake(site: Site) -> None:
     with Relay({"dot": SPAM}) as relay:
         site.register(relay.port)
-        site.insert(40)
         with two_runners(site):
+            site.insert(40)  # now: one that begins late would fail its own two after the first probe
             until_probes(site, 1)
             eventually(lambda: "sending" not in site.states(), "what was under way is back")
             assert len(failed(site)) <= 4, "two of each runner"
