@@ -96,7 +96,7 @@ def test_git_send_email(command: Command) -> None:
     words = ["send-email", f"--sendmail-cmd={command.path}", f"--from={SHOP}", f"--envelope-sender={SHOP}"]
     words += ["--to=ann@example.net", "--cc=bo@example.net", "--suppress-cc=all", "--confirm=never", "--quiet"]
     shop = {f"GIT_{role}_{what}": SHOP for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    done = call(command, git, *words, str(patch), GIT_CONFIG_NOSYSTEM="1", **shop)
+    done = call(command, git, *words, str(patch), stdin=b"", GIT_CONFIG_NOSYSTEM="1", **shop)
 
     assert done.returncode == 0, done
     assert the_row(command)[:2] == (SHOP, "ann@example.net, bo@example.net")
