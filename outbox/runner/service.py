@@ -311,7 +311,7 @@ class Service:
             due = self._dispatch.standing.next_due
             sending = await self._clerk.read(lambda store: store.sending())
             soon = due is not None and due <= self._clerk.now() + wait
-            if self._dispatch.quiet.is_set() and sending <= self._clerk.refused and not soon:
+            if self._dispatch.quiet.is_set() and sending <= self._dispatch.stuck and not soon:
                 if told:
                     return
                 await self._feedback.tell()

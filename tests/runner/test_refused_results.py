@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.relay import Relay
+from tests.relay import HANG, Relay
 from tests.runner.errands import mail, send
-from tests.running import Site
+from tests.running import Site, eventually
 
 
 def break_delivery(site: Site, message_id: int, doubts: int) -> None:
@@ -39,3 +39,23 @@ def test_a_runner_until_empty_ends_where_a_result_is_refused(
 
         assert site.states() == {"sent": 2}
         assert len(relay.messages) == 2
+
+
+def test_a_rescued_result_that_is_refused_ends_nobody_else_s_delivery(sqlite_site: Site) -> None:
+    """It counts among the results, and not among the claims of this runner."""
+    site = sqlite_site
+    with Relay({"dot": [None, HANG]}) as relay:
+        site.register(relay.port, connections=1)
+        broken = mail(site)
+        break_delivery(site, broken, -1)
+        with site.run("--until-empty") as first:
+            assert first.wait() == 0
+
+        sound = mail(site)
+        with site.run("--until-empty") as second:
+            eventually(lambda: relay.commands.count(".") == 2, "the other mail is at its dot")
+            eventually(lambda: site.states() == {"sent": 1, "sending": 1}, "the rescued result is written, late")
+            relay.release()
+            assert second.wait() == 0
+
+        assert site.query("SELECT state, doubts FROM outbox_delivery WHERE message_id = ?", sound) == [("sent", 0)]

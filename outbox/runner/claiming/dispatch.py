@@ -57,6 +57,10 @@ that we are told of.
 """
 
 
+STUCK_POLL = 1.0
+"""Seconds between looks of a drain: that a result is refused is no end that it hears of."""
+
+
 def window(places: int) -> int:
     """How many messages of an account with so many connections may be claimed by one runner at the same time."""
     return places * AHEAD
@@ -206,8 +210,13 @@ class Dispatch:
 
     @property
     def busy(self) -> int:
-        """How many messages are under way, but for those whose results the database refuses, perhaps for ever."""
-        return max(0, len(self._under_way) - self._clerk.refused)
+        """How many messages are under way, but for those that are stuck."""
+        return len(self._under_way) - self.stuck
+
+    @property
+    def stuck(self) -> int:
+        """How many of our claims wait for nothing but the database, which refuses their results, perhaps for ever."""
+        return len(self._clerk.refused & self._under_way.keys())
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -358,7 +367,7 @@ class Dispatch:
     async def drain(self) -> None:
         """Wait for the deliveries under way."""
         while self.busy:
-            await self._one_ends(BLOCKED_POLL)
+            await self._one_ends(STUCK_POLL)
 
 
 def behind(lanes: Sequence[Lane]) -> str:

@@ -119,9 +119,9 @@ class Clerk:
         return self._store.database_uuid
 
     @property
-    def refused(self) -> int:
-        """How many results the database refuses: they are kept, and tried again."""
-        return len(self._refused)
+    def refused(self) -> set[tuple[int, int]]:
+        """The claims, (message_id, claim_no), whose results the database refuses: they are kept, and tried again."""
+        return {(each.payload.message_id, each.payload.claim_no) for each in self._refused}
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
