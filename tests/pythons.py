@@ -72,8 +72,8 @@ def _environment(version: str, python: str) -> str:
     places = Path(os.environ.get("OUTBOX_PYTHONS", Path.home() / ".cache" / "outbox-pythons"))
     tool, place = places / "virtualenv", places / version
     inside = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "--upgrade", "--target", str(tool), "virtualenv"], check=True)
+    if not tool.exists():
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(tool), "virtualenv"], check=True)
     if not place.exists():
         make = [sys.executable, "-m", "virtualenv", "-q", "-p", python, str(place)]
         subprocess.run(make, env={**os.environ, "PYTHONPATH": str(tool)}, check=True)

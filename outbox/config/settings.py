@@ -131,7 +131,7 @@ class RunConfig(Section):
     )
     event_loop: Literal["asyncio", "uvloop"] = Field(
         default="asyncio",
-        description="what waits for sockets and clocks: uvloop, of the extra of that name, takes a fifth less CPU",
+        description="what waits for sockets and clocks: uvloop, of the extra of that name, mostly takes less CPU",
     )
 
     @model_validator(mode="after")

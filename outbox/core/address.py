@@ -37,7 +37,7 @@ _RUN = r"[^ \t()<>\[\]:;@\\,\"]++"
 _QUOTED = r'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"'
 _WORD = rf"(?:{_RUN}|{_QUOTED})"
 _SPEC = rf"({_WORD})@({_RUN}|\[[^\[\]\\ \t]*+\])"
-# Every quantifier is possessive: no character is looked at more than twice, whatever the text.
+# Quantifiers are possessive, repeated groups atomic: no character is looked at more than twice, whatever the text.
 _MAILBOX = re.compile(rf"[ \t]*+(?:((?>(?:{_WORD}|[ \t]++)*))<[ \t]*+{_SPEC}[ \t]*+>|{_SPEC})[ \t]*+", re.DOTALL)
 # What nearly every column holds: one bare address, of which only the lengths and the domain are left to look at.
 _ONE = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++(?>(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]++)*))@([A-Za-z0-9.\-]++)")

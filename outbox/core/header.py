@@ -129,6 +129,6 @@ def verify_block(block: bytes, names: Sequence[str]) -> None:
 
 @lru_cache(maxsize=256)
 def _shape(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """The grammar of a block with these fields. Possessive throughout, so it reads each octet once."""
+    """The grammar of a block with these fields. Nothing in it is given back, so it reads each octet once."""
     text, folded = rb"[^\r\n\0]*+", rb"(?>(?:\r\n[ \t]++[^ \t\r\n\0][^\r\n\0]*+)*)"
     return re.compile(b"".join(re.escape(name.encode()) + b":" + text + folded + b"\r\n" for name in names) + b"\r\n")
