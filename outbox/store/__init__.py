@@ -155,8 +155,8 @@ class Store(Protocol):
     """Which events are written with settlements, and who is to hear of them."""
 
     def open(self) -> None:
-        """Connect, or connect again, in this thread. Raises DatabaseError when that cannot be, UnusableDatabase when
-        it is not the database of the first time.
+        """Connect, or connect again. Any thread may use it then, one at a time. Raises DatabaseError when that cannot
+        be, UnusableDatabase when it is not the database of the first time.
         """
 
     def close(self) -> None: ...
@@ -176,6 +176,11 @@ class Store(Protocol):
 
     def changes(self) -> int | None:
         """A number that moves when another connection has committed (SQLite); None where NOTIFY says so."""
+
+    def is_prompt(self) -> bool:
+        """Whether a short transaction, begun now, would be over in a moment: it waits for no server, for no lock and
+        not for a large log to be emptied; only for the disk (SQLite).
+        """
 
     def log_has_grown(self) -> int:
         """The octets of the write-ahead log when something keeps it from being emptied, and it has not been said of
@@ -261,7 +266,7 @@ class Presence(Protocol):
 
 
 def open_store(url: str, clock: Clock) -> Store:
-    """The store for this URL, not yet connected: `Store.open` does that, in the thread that will use it."""
+    """The store for this URL, not yet connected: `Store.open` does that."""
     from outbox.store.database import dialect_of
 
     if dialect_of(url) == "postgres":

@@ -24,15 +24,21 @@ _URLS = "sqlite:///outbox.db, sqlite:////var/lib/app/outbox.db or postgresql://u
 
 
 def connect(
-    url: str, *, timeout: float = 5.0, application_name: str = "outbox", create: bool = True
+    url: str,
+    *,
+    timeout: float = 5.0,
+    application_name: str = "outbox",
+    create: bool = True,
+    threads: bool = False,
 ) -> peewee.Database:
     """Open the database at `url` in this thread and return it, open.
 
-    Other threads open their own connection of it with ``with database.connection_context():``; nothing connects by
-    itself (``autoconnect`` is off). Every connection is in autocommit; ``database.atomic()`` is BEGIN IMMEDIATE on
-    SQLite. A SQLite connection has ``synchronous`` FULL (a lost *sent* would be a second copy) and foreign keys, and a
-    file that is new or has our tables is put into WAL; anybody else's stays as it is. A PostgreSQL connection has its
-    time zone set to UTC.
+    Other threads open their own connection of it with ``with database.connection_context():``, or use this one with
+    `threads` (SQLite): then the caller sees to it that they do so one at a time. Nothing connects by itself
+    (``autoconnect`` is off). Every connection is in autocommit; ``database.atomic()`` is BEGIN IMMEDIATE on SQLite. A
+    SQLite connection has ``synchronous`` FULL (a lost *sent* would be a second copy) and foreign keys, and a file that
+    is new or has our tables is put into WAL; anybody else's stays as it is. A PostgreSQL connection has its time zone
+    set to UTC.
 
     `url` is ``sqlite:///relative.db``, ``sqlite:////absolute.db``, a path that ends in .db, .sqlite or .sqlite3, or
     ``postgresql://…`` with everything libpq understands; a driver suffix (``postgresql+psycopg://``) is ignored.
@@ -40,7 +46,7 @@ def connect(
     there. Raises DatabaseError with a hint; no message ever has the password of a URL.
     """
     if dialect_of(url) == "sqlite":
-        return _connect_sqlite(url, timeout=timeout, create=create)
+        return _connect_sqlite(url, timeout=timeout, create=create, threads=threads)
     return _connect_postgres(url, application_name=application_name)
 
 
@@ -89,7 +95,7 @@ def sqlite_path(url: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- SQLite
 
 
-def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Database:
+def _connect_sqlite(url: str, *, timeout: float, create: bool, threads: bool) -> peewee.Database:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise DatabaseError(
             f"SQLite {sqlite3.sqlite_version} is too old", hint="use a Python that was built with SQLite 3.35 or later"
@@ -112,6 +118,8 @@ def _connect_sqlite(url: str, *, timeout: float, create: bool) -> peewee.Databas
         lock_type="IMMEDIATE",
         returning_clause=True,
         autoconnect=False,
+        thread_safe=not threads,
+        check_same_thread=not threads,
     )
     deadline = time.monotonic() + timeout
     while True:

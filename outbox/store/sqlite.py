@@ -91,6 +91,11 @@ _PASSING = frozenset(
 _RECONNECT = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY}
 )
+LOG_EMPTIED_AT_ONCE = 20 * 1024 * 1024
+"""Octets of a log that whoever commits may copy into the file, in some 20 ms. As a rule it has 4 MiB, and more than 16
+only while somebody reads for long.
+"""
+
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _RECOVER = "stop all that writes to it; restore a backup, or `sqlite3 FILE .recover`: docs/operate.md#a-damaged-file"
 
@@ -112,7 +117,7 @@ class SqliteStore(SqlStore):
             return
         with _translated():
             file = OpenFile(sqlite_path(self.url))
-            self.db = connect(self.url, create=False)
+            self.db = connect(self.url, create=False, threads=True)
             self.db.execute_sql("PRAGMA busy_timeout = 0")  # never wait inside SQLite: the clerk waits
             self._synchronous = ""  # as it was opened
             self._recognise()
@@ -164,6 +169,9 @@ class SqliteStore(SqlStore):
             path = self._file.path
             words = f"{path} or its log was renamed, deleted or replaced under this runner; nothing is sent from it"
             raise TransientError(words, reconnect=True)
+
+    def is_prompt(self) -> bool:
+        return self.is_open and self._file.log_size() <= LOG_EMPTIED_AT_ONCE
 
     def log_has_grown(self) -> int:
         return self._file.has_grown() if self.is_open else 0

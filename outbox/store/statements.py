@@ -60,6 +60,9 @@ class Statements(ABC):
             )
         self.database_uuid = uuid
 
+    def is_prompt(self) -> bool:
+        return False
+
     def log_has_grown(self) -> int:
         return 0
 

@@ -3,80 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from outbox.clock import Clock
-from outbox.core.settlement import Claim, relinquish
+from outbox.core.settlement import relinquish
 from outbox.errors import DatabaseError
-from outbox.runner.writing import clerk as clerk_module
+from outbox.runner.writing import desk
 from outbox.runner.writing.clerk import Clerk
-from outbox.store import Mark, Pick, Settled, Store, open_store, runners
-from outbox.store.database import sqlite_path
-from outbox.store.engine import sqlite3
-from outbox.store.sqlite import SqliteStore
-
-ME = "a" * 32
-SHOP = "shop@example.com"
-INSERT = "INSERT INTO outbox (sender, recipients, subject, text_body) VALUES (?, 'ann@example.net', 'x', ?)"
-
-
-class CountingStore(SqliteStore):
-    """Counts its transactions."""
-
-    transactions = 0
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with super().transaction():
-            yield
-        self.transactions += 1
-
-
-@dataclass
-class Office:
-    """A clerk at work, and an application's connection to the same file."""
-
-    clerk: Clerk
-    store: CountingStore
-    application: sqlite3.Connection
-    changes: list[int] = field(default_factory=list)
-
-    def insert(self, count: int = 1, text: str = "Thanks") -> None:
-        with self.application:
-            self.application.executemany(INSERT, [(SHOP, text)] * count)
-
-    async def claim(self, count: int) -> list[Claim]:
-        due = datetime.now(UTC) + timedelta(seconds=1)
-        return await self.clerk.claim(lambda store, now: store.claim(ME, [Pick(SHOP, 5, count)], due))
-
-    def states(self) -> dict[str, int]:
-        return dict(self.application.execute("SELECT state, count(*) FROM outbox_delivery GROUP BY state").fetchall())
-
-
-def register(store: Store, now: datetime) -> None:
-    runners.register(store, ME, host="web1", pid=1, version="0.1.0", now=now, lease=timedelta(hours=1))
-
-
-@asynccontextmanager
-async def office(url: str, *, byte_budget: int = 1_000_000) -> AsyncIterator[Office]:
-    store = CountingStore(url, Clock())
-    application = sqlite3.connect(sqlite_path(url), timeout=5)
-    changes: list[int] = []
-    clerk = Clerk(store, Clock(), byte_budget=byte_budget, on_change=lambda: changes.append(1))
-    await clerk.start()
-    await clerk.upkeep(register)
-    try:
-        yield Office(clerk, store, application, changes)
-    finally:
-        application.rollback()
-        await clerk.stop(5)
-        application.close()
+from outbox.store import Mark, Settled, Store, open_store
+from tests.runner.office import SHOP, office
 
 
 def test_what_arrives_together_shares_a_transaction(sqlite_url: str) -> None:
@@ -84,12 +22,12 @@ def test_what_arrives_together_shares_a_transaction(sqlite_url: str) -> None:
         async with office(sqlite_url) as it:
             it.insert(50)
             claims = await it.claim(50)
-            before = it.store.transactions
+            before = len(it.store.threads)
             marks = [it.clerk.mark(Mark(each.message_id, each.claim_no)) for each in claims]
             settlements = [it.clerk.settle(relinquish(each)) for each in claims]
             assert all(await asyncio.gather(*marks))
             assert set(await asyncio.gather(*settlements)) == {Settled.WRITTEN}
-            assert it.store.transactions - before <= 4
+            assert len(it.store.threads) - before <= 4
             assert it.states() == {"queued": 50}
 
     asyncio.run(scenario())
@@ -201,7 +139,7 @@ def test_the_room_of_a_reader_who_has_gone_is_given_back(sqlite_url: str) -> Non
 def test_a_result_that_the_database_refuses_is_kept_and_written_when_it_no_longer_does(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clerk_module, "RETRY_REFUSED", 0.05)
+    monkeypatch.setattr(desk, "RETRY_REFUSED", 0.05)
 
     async def scenario() -> None:
         async with office(sqlite_url) as it:

@@ -11,7 +11,7 @@ from outbox.runner.writing.at_hand import AtHand
 from outbox.runner.writing.budget import ByteBudget, under_way
 from outbox.runner.writing.request import Claiming
 from outbox.store import LARGE, Content, Pick, Store
-from tests.runner.test_clerk import ME, SHOP, Office, office
+from tests.runner.office import ME, SHOP, Office, office
 
 BIG = "x" * LARGE
 

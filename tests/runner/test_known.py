@@ -18,7 +18,7 @@ from outbox.runner.upkeep import Identity, Upkeep
 from outbox.store import runners
 from tests.relay import DROP, Accept, Relay
 from tests.runner.errands import mail, send
-from tests.runner.test_clerk import office
+from tests.runner.office import office
 from tests.running import Site
 
 

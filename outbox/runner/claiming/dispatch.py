@@ -269,7 +269,7 @@ class Dispatch:
             self.standing = Allocation(blocked=True)
             return
         now = self._clerk.now()
-        lanes, suspects = await self._clerk.read(partial(_look, self._cursor, self._suspect, now))
+        lanes, suspects = await self._clerk.look(partial(_look, self._cursor, self._suspect, now))
         # The registry of now, not of before the look: what came back to the queue for a pause must meet that pause.
         registry, gate = self._registrar.registry, self._gate
         closed, places, room = gate.is_closed, gate.places, gate.room

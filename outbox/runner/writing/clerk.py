@@ -1,7 +1,10 @@
-"""The clerk: one thread that owns the runner's only writing connection (DESIGN §3.6).
+"""The clerk: whatever the runner asks of its database goes through it, over the one connection that writes (DESIGN
+§3.6).
 
-What arrives together shares a transaction, in the order marks, settlements, claims, upkeep: a mark holds up a relay, a
-settlement frees a place, a claim fills it, and upkeep can wait. Whoever asks gets an asyncio future.
+Whoever asks gets an asyncio future. What is asked is served (`desk.py`) by a thread of the clerk's own, which can wait:
+for a database far away, for somebody's lock, for a slow disk. Where there is nothing to wait for, which on SQLite is
+the rule, the event loop serves the mail itself: two threads that share an interpreter wait for each other three times a
+mail, and that takes a sixth of the time of a drain.
 
 A fault that passes (locked, restarting, full) is met by trying the same group again, for as long as the clerk lives: a
 result is kept until it is written. Any other error replays the group member by member, and only the culprit fails; if
@@ -17,10 +20,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from typing import Any, TypeVar
 
 from outbox.clock import Clock
@@ -28,32 +29,29 @@ from outbox.core.settlement import Claim, Settlement
 from outbox.errors import DatabaseError, UnusableDatabase
 from outbox.runner.writing.at_hand import AtHand
 from outbox.runner.writing.contents import Contents
+from outbox.runner.writing.desk import RETRY_REFUSED, Desk
 from outbox.runner.writing.gather import Gather
+from outbox.runner.writing.glances import Glances
 from outbox.runner.writing.others import Others
 from outbox.runner.writing.patience import Patience
 from outbox.runner.writing.request import (
+    READS,
     WRITES,
     AbandonedError,
     Answer,
-    Claiming,
     Kind,
     Request,
-    is_one_claim,
-    is_single,
     resolve,
     set_answer,
 )
-from outbox.store import Content, Mark, Settled, Store, TransientError
+from outbox.store import Content, Mark, Settled, Store
 
 log = logging.getLogger("outbox.clerk")
 
 T = TypeVar("T")
 
-GROUP = 200
-"""At most so many of a kind in one transaction, so that it stays short (≤ 5 ms on SQLite)."""
-
-RETRY_REFUSED = 5.0
-"""Seconds until a result that the database refused is tried again."""
+BRIEF = 0.01
+"""Seconds that transactions may have taken of late, on average, where the event loop runs the next one itself."""
 
 LAST_WORDS = 0.5
 """Seconds in which the clerk writes what it can when it is hurried, and again that it has to end."""
@@ -63,27 +61,24 @@ DISTURBED = 10.0
 
 
 class Clerk:
-    """See above. Made and asked on the event loop's thread; everything that touches `store` runs in the clerk's."""
+    """See above. Made and asked on the event loop's thread. `store` is touched by whoever has the desk's `turn`."""
 
     def __init__(self, store: Store, clock: Clock, *, byte_budget: int, on_change: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._on_change = on_change
-        self._queues: dict[Kind, deque[Request]] = {kind: deque() for kind in Kind}
         self._contents = Contents(store, byte_budget)
-        self._queues[Kind.CONTENT] = self._contents.asked
         self._at_hand = AtHand(self.lighten)
         self._gather = Gather(self._hand_in)
-        self._refused: list[Request] = []
-        self._retry_at = 0.0
+        self._glances = Glances(self._glance)
         self._arrived = threading.Condition()
-        self._waits = False
-        self._stopping = self._abandoned = self._ended = False
+        self._waits = self._called = False
+        self._mistake: Exception | None = None
+        self._stopping = self._abandoned = self._serving = self._ended = False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="outbox-clerk", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._gone = asyncio.Event()
-        self._offset = timedelta()
         self.others = Others(store, clock, on_commit=lambda: self._call(self._on_change))
         self._patience = Patience(
             store,
@@ -91,6 +86,17 @@ class Clerk:
             is_abandoned=lambda: self._abandoned,
             on_wait=self.others.met,
             on_return=lambda: self._call(self._on_change),
+        )
+        self._desk = Desk(
+            store,
+            clock,
+            self._contents,
+            self.others,
+            self._gather,
+            deliver=self._deliver,
+            deliver_claims=self._deliver_claims,
+            deliver_contents=lambda answers: self._call(self._hand_over, answers),
+            on_refused=lambda: self._call(self._on_change),
         )
         self.fault: UnusableDatabase | None = None
         """What has ended the clerk, and would end it again."""
@@ -121,11 +127,11 @@ class Clerk:
     @property
     def refused(self) -> set[tuple[int, int]]:
         """The claims, (message_id, claim_no), whose results the database refuses: they are kept, and tried again."""
-        return {(each.payload.message_id, each.payload.claim_no) for each in self._refused}
+        return {(each.payload.message_id, each.payload.claim_no) for each in self._desk.refused}
 
     def now(self) -> datetime:
         """The database's clock, as last seen."""
-        return self._clock.now() + self._offset
+        return self._clock.now() + self._desk.offset
 
     # -- asking
 
@@ -143,6 +149,10 @@ class Clerk:
     def upkeep(self, verb: Callable[[Store, datetime], T]) -> asyncio.Future[T]:
         """Any other statements, in a transaction."""
         return self._gather.ask(Kind.UPKEEP, verb)
+
+    def look(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Statements that only read, and are done in a moment as a rule: then the event loop may run them itself."""
+        return self._gather.ask(Kind.LOOK, verb)
 
     def read(self, verb: Callable[[Store], T]) -> asyncio.Future[T]:
         """Statements that only read, outside any transaction."""
@@ -169,23 +179,28 @@ class Clerk:
         """A message that is under way takes this many bytes less."""
         self._contents.release(account, size)
         if self._contents.asked:
-            self._wake()
+            self._call_thread()
 
     def expect(self) -> None:
-        """Somebody else is about to commit, or just has: look closely for a moment (SQLite)."""
+        """Somebody is about to commit, or just has: look closely for a moment (SQLite)."""
+        if self.others.may_be_ours():
+            self._glances.begin()
+            return
         self.others.expect()
         with self._arrived:
             self._arrived.notify()
 
     def _hand_in(self, asked: list[Request]) -> None:
         for each in asked:
-            self._queues[each.kind].append(each)
+            self._desk.queues[each.kind].append(each)
             if self._ended and each.kind is not Kind.SETTLE:
                 set_answer(each.future, None, DatabaseError("the clerk has ended"))
-        self._wake()
+        if asked:
+            self._take()
 
-    def _wake(self) -> None:
-        """Without the lock, as a rule: the clerk says that it waits before it looks for the last time."""
+    def _call_thread(self) -> None:
+        """Without the lock, as a rule: the thread says that it waits before it looks for the last time."""
+        self._called = True
         if self._waits:
             with self._arrived:
                 self._arrived.notify()
@@ -198,7 +213,7 @@ class Clerk:
         """
         self._gather.hand_in()
         with self._arrived:
-            self._stopping = True
+            self._stopping = self._called = True
             self._contents.clear()
             self._arrived.notify()
         gone = asyncio.ensure_future(self._gone.wait())
@@ -213,8 +228,52 @@ class Clerk:
         for each in (gone, hurried):
             each.cancel()
         self._gather.hand_in()
-        with self._arrived:
-            return [each.payload for each in (*self._queues[Kind.SETTLE], *self._refused)]
+        unwritten = {id(each): each for each in (*self._desk.queues[Kind.SETTLE], *self._desk.refused)}
+        return [each.payload for each in unwritten.values()]
+
+    # -- serving, on the event loop
+
+    def _take(self) -> None:
+        """Serve what was asked, or have the thread do it."""
+        try:
+            served = self._may_serve_here() and self._serve_here()
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours, after a COMMIT: it ends the thread, and so us
+            self._mistake, served = error, False
+        if not served:
+            self._call_thread()
+
+    def _may_serve_here(self) -> bool:
+        """Whether there is nothing to wait for, as far as one can tell."""
+        return self._gather.lasts <= BRIEF and not self._desk.may_take_long and self._store.is_prompt()
+
+    def _serve_here(self) -> bool:
+        """Whether all that was asked has been served."""
+        desk = self._desk
+        if not desk.turn.acquire(blocking=False):
+            return False
+        try:
+            if not self._serving or self._owes_others():
+                return False
+            desk.serve_once()
+            return desk.is_empty
+        finally:
+            desk.turn.release()
+
+    def _owes_others(self) -> bool:
+        """Whether the lock is still left to others."""
+        self.others.look()
+        return self.others.left_free() > 0
+
+    def _glance(self) -> bool:
+        """Whether there was a look at what others do: not while the thread has the turn."""
+        if not self._desk.turn.acquire(blocking=False):
+            return False
+        try:
+            if self._serving:
+                self.others.look()
+        finally:
+            self._desk.turn.release()
+        return True
 
     # -- the clerk's thread
 
@@ -231,132 +290,54 @@ class Clerk:
         except BaseException as error:  # noqa: BLE001 -- whoever awaits start() is told, whatever it is
             self._call(set_answer, self._opened, None, error)
             return
+        self._serving = True
         self._call(set_answer, self._opened, None, None)
         try:
             while not self._finished():
-                self._serve()
+                self._wait()
+                with self._desk.turn:
+                    rest = self._serve()
+                    is_left = self._desk.waiting
+                if rest:
+                    self._rest(rest)
+                if is_left or self._called:
+                    self._go_on()
         except AbandonedError:
             log.warning("the database did not answer in time; what was not written goes to the rescue file")
         except UnusableDatabase as error:
             self.fault = error
             log.critical("nothing more is sent: %s; %s", error, error.hint)
         finally:
-            self._dismiss()
-            self._store.close()
+            with self._desk.turn:
+                self._dismiss()
+                self._store.close()
 
     def _dismiss(self) -> None:
         """Nobody waits for us any more. Settlements stay where they are: they can still be rescued."""
-        self._ended = True
-        left = [each for kind, queue in self._queues.items() if kind is not Kind.SETTLE for each in queue]
-        self._deliver([(each, None, DatabaseError("the clerk has ended")) for each in left])
+        self._serving, self._ended = False, True
+        self._deliver([(each, None, DatabaseError("the clerk has ended")) for each in self._desk.left()])
 
     def _finished(self) -> bool:
         with self._arrived:
-            return self._abandoned or (self._stopping and not any(self._queues.values()))
+            return self._abandoned or (self._stopping and not any(self._desk.queues.values()))
 
-    def _serve(self) -> None:
-        """Wait for requests; then one transaction for the writes among them, then the reads."""
-        if not self._waiting():
+    def _wait(self) -> None:
+        """Until the event loop calls, or it is time for a look at what others do."""
+        if self._is_idle():
             with self._arrived:
                 self._waits = True
-                if not self._waiting():
+                if self._is_idle():
                     self._arrived.wait(self._interval())
                 self._waits = False
-        self._try_refused_again()
-        if not self._waiting():
-            self.others.look()
-            return
-        free = self.others.left_free()
-        group = [] if free else [each for kind in WRITES for each in self._first(kind)]
-        reads = self._first(Kind.READ)
-        if group:
-            self._write(group)
-        elif not reads and not self._contents.next(1):
-            self._rest(free)
-        if reads:
-            self._deliver([self._patience.until_done(partial(self._read, each, each.payload)) for each in reads])
-            self._forget(reads)
-        self._read_contents()
 
-    def _first(self, kind: Kind) -> list[Request]:
-        """The first of a queue, by their places: whoever asks appends meanwhile, and only this thread removes."""
-        queue = self._queues[kind]
-        return [queue[place] for place in range(min(len(queue), GROUP))]
+    def _is_idle(self) -> bool:
+        return not self._called
 
-    def _waiting(self) -> bool:
-        return any(self._queues[kind] for kind in (*WRITES, Kind.READ)) or bool(self._contents.next(1))
-
-    def _interval(self) -> float | None:
-        pause = self.others.look_after()
-        return RETRY_REFUSED if pause is None and self._refused else pause
-
-    # -- writing
-
-    def _write(self, group: list[Request]) -> None:
-        """Serve a group in one transaction; on an error that does not pass, one by one. The requests leave the queue
-        only when they have been answered, so that what is abandoned can still be rescued.
-        """
-        try:
-            answers = self._patience.until_done(lambda: self._transact(group))
-        except (AbandonedError, UnusableDatabase):
-            raise
-        except Exception as error:  # noqa: BLE001 -- anything a statement can raise; the culprit is found below
-            if len(group) > 1:
-                for request in group:
-                    self._write([request])
-                return
-            if group[0].kind is Kind.SETTLE:
-                self._put_aside(group[0], error)
-                return
-            answers = [(group[0], None, error)]
-        self._forget(group)
-        claims = [each for each in answers if isinstance(each[0].payload, Claiming) and each[1]]
-        self._deliver([each for each in answers if each not in claims] if claims else answers)
-        for each in claims:
-            self._deliver_claims(each)
-
-    def _put_aside(self, request: Request, error: Exception) -> None:
-        """A result that the database refuses is kept, and tried again; at the end it goes to the rescue file."""
-        log.error("id=%d: its result is refused, and kept: %s", request.payload.message_id, error)
-        with self._arrived:
-            self._queues[Kind.SETTLE].popleft()
-            self._refused.append(request)
-            self._retry_at = self._clock.monotonic() + RETRY_REFUSED
-        self._call(self._on_change)
-
-    def _try_refused_again(self) -> None:
-        if self._refused and self._clock.monotonic() >= self._retry_at and not self._stopping:
-            self._queues[Kind.SETTLE].extend(self._refused)
-            self._refused.clear()
-
-    def _forget(self, answered: Sequence[Request]) -> None:
-        """Only this thread removes, and always from the front, so what was answered is still there."""
-        for request in answered:
-            self._queues[request.kind].popleft()
-
-    def _transact(self, group: Sequence[Request]) -> list[Answer]:
-        """One transaction. Members of one kind that have a batch verb go through it together."""
-        self.others.make_room()
-        store, began = self._store, self._clock.monotonic()
-        with store.single(durable=not is_one_claim(group)) if is_single(group) else store.transaction():
-            now = store.now()
-            self._offset = now - self._clock.now()
-            answers: list[Answer] = []
-            marks = [each for each in group if each.kind is Kind.MARK]
-            if marks:
-                granted = store.mark([each.payload for each in marks], now)
-                answers += [(each, now if ok else None, None) for each, ok in zip(marks, granted, strict=True)]
-            settlements = [each for each in group if each.kind is Kind.SETTLE]
-            if settlements:
-                settled = store.settle([each.payload for each in settlements], now)
-                answers += [(each, word, None) for each, word in zip(settlements, settled, strict=True)]
-            verbs = [each for each in group if each.kind in (Kind.CLAIM, Kind.UPKEEP)]
-            # Nobody waits any more for what was cancelled, and a claim that nobody hears of would be a lost one.
-            answers += [(each, None if each.future.cancelled() else each.payload(store, now), None) for each in verbs]
-        committed = self._clock.monotonic()
-        self.others.had_lock(began, committed)
-        self._gather.lasts += (committed - began - self._gather.lasts) / 4
-        return answers
+    def _go_on(self) -> None:
+        """With what has come meanwhile, or was too much; but where the event loop may serve it, that is asked first."""
+        self._called = self._stopping or not self._may_serve_here()
+        if not self._called:
+            self._call(self._take)
 
     def _rest(self, seconds: float) -> None:
         """So long, or until somebody asks."""
@@ -365,30 +346,46 @@ class Clerk:
             self._arrived.wait(seconds)
             self._waits = False
 
-    # -- reading
+    def _interval(self) -> float | None:
+        pause = self.others.look_after()
+        return RETRY_REFUSED if pause is None and self._desk.refused else pause
 
-    def _read(self, request: Request, verb: Callable[[Store], Any]) -> Answer:
-        try:
-            with self._store.reading():
-                return (request, verb(self._store), None)
-        except (TransientError, UnusableDatabase):
-            raise
-        except Exception as error:  # noqa: BLE001 -- belongs to whoever asked: one unreadable row is that row's trouble
-            return (request, None, error)
+    def _serve(self) -> float:
+        """One transaction for the writes, then the reads. Returns how long to rest, for the sake of others."""
+        if self._mistake is not None:
+            raise self._mistake
+        desk, called = self._desk, self._called
+        self._called = False
+        again = not self._stopping and desk.try_refused_again()
+        if not (called or again):
+            self.others.look()
+            return 0
+        free = self.others.left_free()
+        if not free and (group := desk.first(*WRITES)):
+            desk.write(group, self._with_patience)
+        has_read = desk.read(READS, self._patience.until_done)
+        has_read |= desk.read_contents(self._patience.until_done)
+        return 0 if has_read else free
 
-    def _read_contents(self) -> None:
-        asked = {each.payload[0].message_id: each for each in self._contents.next()}
-        if not asked:
-            return
-        answers: list[Answer] = [(each, None, None) for each in asked.values() if each.future.cancelled()]
-        for request, _, _ in answers:
-            del asked[request.payload[0].message_id]
-        self._patience.until_done(lambda: self._contents.read(asked, answers, self._is_urgent))
-        self._contents.forget({id(request) for request, _, _ in answers})
-        self._call(self._hand_over, answers)
+    def _with_patience(self, transact: Callable[[], T]) -> T:
+        def attempt() -> T:
+            self.others.make_room()
+            return transact()
 
-    def _is_urgent(self) -> bool:
-        return bool(self._queues[Kind.MARK])
+        return self._patience.until_done(attempt)
+
+    # -- answering
+
+    def _deliver(self, answers: Sequence[Answer]) -> None:
+        if answers:
+            self._call(resolve, answers)
+
+    def _deliver_claims(self, answer: Answer, ahead: Sequence[tuple[Claim, str, Content]]) -> None:
+        self._call(self._hand_over_claims, answer, ahead)
+
+    def _hand_over_claims(self, answer: Answer, ahead: Sequence[tuple[Claim, str, Content]]) -> None:
+        self._at_hand.put(ahead)
+        resolve([answer])
 
     def _hand_over(self, answers: Sequence[Answer]) -> None:
         self._gather.under_way += sum(content is not None for _, content, _ in answers)
@@ -398,22 +395,9 @@ class Clerk:
             else:
                 set_answer(request.future, content, error)
 
-    # -- answering
-
-    def _deliver(self, answers: Sequence[Answer]) -> None:
-        if answers:
-            self._call(resolve, answers)
-
-    def _deliver_claims(self, answer: Answer) -> None:
-        """With what they say. Those who wait for marks and settlements have had their answers."""
-        request, claims, _ = answer
-        ahead = self._contents.ahead(claims, request.payload.owner, self._is_urgent)
-        self._call(self._hand_over_claims, answer, ahead)
-
-    def _hand_over_claims(self, answer: Answer, ahead: Sequence[tuple[Claim, str, Content]]) -> None:
-        self._at_hand.put(ahead)
-        resolve([answer])
-
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        if not self._loop.is_closed():
+        """On the event loop: at once, if that is where we are."""
+        if threading.current_thread() is not self._thread:
+            function(*arguments)
+        elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)

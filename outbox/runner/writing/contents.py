@@ -31,7 +31,9 @@ LONG_READ = 1024 * 1024
 
 
 class Contents:
-    """Requests for content, (claim, account) each: made and given back by the event loop, read by the clerk."""
+    """Requests for content, (claim, account) each: made and given back by the event loop, read by whoever has the turn
+    to use the store.
+    """
 
     def __init__(self, store: Store, byte_budget: int) -> None:
         self.asked: deque[Request] = deque()
@@ -50,10 +52,11 @@ class Contents:
             self.asked.clear()
 
     def ahead(
-        self, claims: Sequence[Claim], owner: Callable[[str], str], is_urgent: Callable[[], bool]
+        self, claims: Sequence[Claim], owner: Callable[[str], str], is_enough: Callable[[int], bool]
     ) -> list[tuple[Claim, str, Content]]:
-        """What these say, before it is asked for, as far as half of the budget goes and up to the first large one; each
-        with its account. A fault ends it: whoever asks for the rest meets it again, and knows what to do.
+        """What these say, before it is asked for: as far as half of the budget goes, up to the first large one, and
+        until so many octets `is_enough`; each with its account. A fault ends it: whoever asks for the rest meets it
+        again, and knows what to do.
         """
         self._take_back()
         found: list[tuple[Claim, str, Content]] = []
@@ -67,7 +70,7 @@ class Contents:
                     self._budget.take(account, content.size)
                     found.append((claim, account, content))
                     octets += content.size
-                    if octets > LONG_READ and is_urgent():
+                    if is_enough(octets):
                         break
         except Exception:
             log.debug("not everything could be read ahead", exc_info=True)

@@ -25,7 +25,7 @@ OTHERS_ACTIVE = 1.0
 
 
 class Courtesy:
-    """Belongs to the clerk's thread. All times are seconds of the monotonic clock."""
+    """Belongs to whoever has the turn to use the store. All times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
         self._others_until = 0.0

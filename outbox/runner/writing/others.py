@@ -10,14 +10,17 @@ from collections.abc import Callable
 
 from outbox.clock import Clock
 from outbox.runner.writing.courtesy import Courtesy
-from outbox.runner.writing.looks import Looks
+from outbox.runner.writing.looks import OWN, Looks
 from outbox.store import Store
 
 log = logging.getLogger("outbox.clerk")
 
 
 class Others:
-    """Belongs to the clerk's thread, but for `expect`. `on_commit` is called when somebody else has committed."""
+    """Belongs to whoever has the turn to use the store, but for `expect`, `may_be_ours` and `look_after`.
+
+    `on_commit` is called when somebody else has committed.
+    """
 
     def __init__(self, store: Store, clock: Clock, on_commit: Callable[[], None]) -> None:
         self._store = store
@@ -35,6 +38,10 @@ class Others:
     def expect(self) -> None:
         """Somebody is about to commit, or just has: look closely for a moment."""
         self.looks.expect(self._clock.monotonic(), self._committed_at)
+
+    def may_be_ours(self) -> bool:
+        """Whether a write to the log, heard of now, may be one of our own."""
+        return self._clock.monotonic() - self._committed_at < OWN
 
     def look_after(self) -> float | None:
         """Seconds until the next look; None where there is nothing to look for."""

@@ -17,8 +17,9 @@ class Kind(IntEnum):
     SETTLE = 1
     CLAIM = 2
     UPKEEP = 3
-    READ = 4
-    CONTENT = 5
+    LOOK = 4
+    READ = 5
+    CONTENT = 6
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ class Request:
 
 class Claiming:
     """One `Store.claim`, and nothing else: so it needs no transaction around it where it is alone. `owner` says whose
-    mail a sender's is, for what the claimed messages say is read along with them; it is asked on the clerk's thread.
+    mail a sender's is, for what the claimed messages say is read along with them; it is asked by whoever serves this.
     """
 
     __slots__ = ("_verb", "owner")
@@ -55,6 +56,7 @@ def is_one_claim(group: Sequence[Request]) -> bool:
 
 
 WRITES = (Kind.MARK, Kind.SETTLE, Kind.CLAIM, Kind.UPKEEP)
+READS = (Kind.LOOK, Kind.READ)
 
 Answer = tuple[Request, Any, BaseException | None]
 
