@@ -50,7 +50,33 @@ def test_half_of_those_under_way_are_enough() -> None:
         assert hands.handed == []
         hands.ask(3, 4)
         await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert hands.handed == [[1, 2, 3, 4]]
+
+    scene(act)
+
+
+def test_as_long_as_more_comes_it_is_waited_for() -> None:
+    async def act() -> None:
+        hands = Hands(under_way=7)
+        hands.ask(1, 2, 3, 4)
+        for more in (5, 6):
+            await asyncio.sleep(0)
+            assert hands.handed == []
+            hands.ask(more)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert hands.handed == [[1, 2, 3, 4, 5, 6]]
+
+    scene(act)
+
+
+def test_when_all_have_asked_nobody_else_is_waited_for() -> None:
+    async def act() -> None:
+        hands = Hands(under_way=3)
+        hands.ask(1, 2, 3)
+        await asyncio.sleep(0)
+        assert hands.handed == [[1, 2, 3]]
 
     scene(act)
 
