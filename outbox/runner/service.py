@@ -31,6 +31,7 @@ from outbox.runner.pickups import Pickups
 from outbox.runner.schedule import Schedule
 from outbox.runner.upkeep import Identity, Upkeep
 from outbox.runner.waking.sources import Waking
+from outbox.runner.writing.desk import GROUP
 from outbox.smtp.relay import Deadlines
 from outbox.store import Store, TransientError, Waiting, engine, open_presence, runners
 from outbox.store.database import dialect_of, safe_url, sqlite_path
@@ -247,7 +248,8 @@ class Service:
         if settlements:
             for each in settlements:
                 self._clerk.settle(each)
-            await self._clerk.upkeep(lambda store, now: None)  # behind them in the same queue
+            for _ in range(0, len(settlements), GROUP):  # with each, the next of them
+                await self._clerk.upkeep(lambda store, now: None)
             log.info("%d results of an earlier run, which had been rescued, were written", len(settlements))
         rescue.discard(self._rescue_files, name)
 
