@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from tests.bench.content import SHOP, TEXT
 from tests.bench.figures import Bench, Figure, at_least, at_most
 from tests.bench.ground import ADMIN_PATH, Drained, Sink, fresh
-from tests.bench.process import Process
+from tests.bench.process import Process, python
 
 TOPIC = "drain"
 CONNECTIONS = 32
@@ -31,11 +31,29 @@ def measure(bench: Bench) -> Iterator[Figure]:
         yield at_most(
             TOPIC, "CPU of a mail", one.cpu_each, "µs", 100, "user and system; what an empty run costs is taken off"
         )
+        yield from beside_the_least(bench, sink.port, count, one)
         yield from on_uvloop(bench, sink.port, count, one)
         two = drained(bench, "sqlite", sink.port, count, processes=2)
         yield at_least(TOPIC, "two processes, of one's rate", two.rate / one.rate, "×", 1, "SQLite")
         yield from on_postgres(bench, sink.port, bench.size(50_000, 2_000), one)
     yield from slow_relay(bench)
+
+
+def beside_the_least(bench: Bench, port: int, count: int, runner: Drained) -> Iterator[Figure]:
+    """An engine that does no more than it must, with the same statements and the same composition."""
+    bare = max((_bare_turn(bench, port, count) for _ in _turns(bench)), key=lambda turn: turn.rate)
+    note = f"tests/bench/bare.py: {bare.rate:,.0f} mails/s, {bare.cpu_each:,.0f} µs CPU each"
+    yield Figure(TOPIC, "of a bare engine's rate", runner.rate / bare.rate, "×", note=note)
+
+
+def _bare_turn(bench: Bench, port: int, count: int) -> Drained:
+    bench.say(f"{count:,} mails by a bare engine")
+    with fresh(bench, "sqlite") as ground:
+        ground.register(port, connections=CONNECTIONS)
+        program = python("tests.bench.bare", ground.url, str(port), str(CONNECTIONS))
+        ground.time_a_start(program)
+        ground.fill(count)
+        return ground.drain(program)
 
 
 def on_uvloop(bench: Bench, port: int, count: int, asyncio: Drained) -> Iterator[Figure]:

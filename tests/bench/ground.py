@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,19 +111,24 @@ class Ground:
         command = python("outbox", "run", "-q", *arguments)
         return Process(command, self.folder, name="outbox", environment={**environment, "OUTBOX_DATABASE": self.url})
 
-    def time_a_start(self) -> Usage:
-        """Run it to its end while nothing is due; `drain` takes what that costs off the price of a mail."""
-        with self.runner("--until-empty") as runner:
+    def time_a_start(self, instead: Sequence[str] = ()) -> Usage:
+        """Run it to its end while nothing is due; `drain` takes what that costs off the price of a mail. `instead` is
+        another program.
+        """
+        with Process(instead, self.folder) if instead else self.runner("--until-empty") as runner:
             usage = runner.wait()
         self._idle_cpu = usage.cpu
         return usage
 
-    def drain(self, *, processes: int = 1, **settings: str) -> Drained:
-        """Send everything that is due. Raises RuntimeError where anything else than `sent` comes of it."""
+    def drain(self, instead: Sequence[str] = (), *, processes: int = 1, **settings: str) -> Drained:
+        """Send everything that is due, by `outbox run` or a program `instead`. Raises RuntimeError where anything else
+        than `sent` comes of it.
+        """
         self.settle_down()
         several = ["--processes", str(processes)] if processes > 1 else []
         before = self.count("sent")
-        with self.runner("--until-empty", *several, **settings) as runner:
+        runner = self.runner("--until-empty", *several, **settings) if not instead else Process(instead, self.folder)
+        with runner:
             usage = runner.wait()
         states = self.states()
         if states.keys() != {"sent"}:
