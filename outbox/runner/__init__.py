@@ -1,6 +1,6 @@
 """The runner: a separate process that turns rows into mail.
 
-    claiming/ ──► sending/ ──► writing/        which messages next; one message; the one thread that writes
+    claiming/ ──► sending/ ──► writing/        which messages next; one message; all that is written
     waking/  telling/                          what wakes a runner; what applications hear of their mail
 
 service.py     one runner's life: starts, handles signals, drains; assembly.py, how its parts fit together
