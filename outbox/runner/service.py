@@ -250,7 +250,8 @@ class Service:
                 self._clerk.settle(each)
             for _ in range(0, len(settlements), GROUP):  # with each, the next of them
                 await self._clerk.upkeep(lambda store, now: None)
-            log.info("%d results of an earlier run, which had been rescued, were written", len(settlements))
+            written = len(settlements) - len(self._clerk.refused)
+            log.info("%d results of an earlier run, which had been rescued, were written", written)
         rescue.discard(self._rescue_files, name)
 
     async def _open_secrets(self) -> None:

@@ -57,5 +57,6 @@ def test_a_rescued_result_that_is_refused_ends_nobody_else_s_delivery(sqlite_sit
             eventually(lambda: site.states() == {"sent": 1, "sending": 1}, "the rescued result is written, late")
             relay.release()
             assert second.wait() == 0
+            assert "0 results of an earlier run" in second.output, "then, it was not written"
 
         assert site.query("SELECT state, doubts FROM outbox_delivery WHERE message_id = ?", sound) == [("sent", 0)]
