@@ -28,6 +28,7 @@ READS = {
         "expirable",
         "held",
         "lanes",
+        "is_prompt",
         "log_has_grown",
         "look",
         "my_claims",
