@@ -131,7 +131,7 @@ class RunConfig(Section):
     )
     event_loop: Literal["asyncio", "uvloop"] = Field(
         default="asyncio",
-        description="what waits for sockets and clocks: uvloop, of the extra of that name, mostly takes less CPU",
+        description="what waits for sockets and clocks: uvloop, of the extra of that name, may take less CPU",
     )
 
     @model_validator(mode="after")

@@ -155,8 +155,8 @@ class Store(Protocol):
     """Which events are written with settlements, and who is to hear of them."""
 
     def open(self) -> None:
-        """Connect, or connect again. Any thread may use it then, one at a time. Raises DatabaseError when that cannot
-        be, UnusableDatabase when it is not the database of the first time.
+        """Connect, or connect again, in this thread; on SQLite other threads may use it, too, one at a time. Raises
+        DatabaseError when that cannot be, UnusableDatabase when it is not the database of the first time.
         """
 
     def close(self) -> None: ...

@@ -1,8 +1,7 @@
 """Many rows in one statement, on SQLite.
 
-A statement that runs once a row takes and gives the interpreter's lock once a row, and between two of them the event
-loop may want it: with sets of rows the database works while Python does. The text of a set is derived from that of one
-row, so there is one to read:
+A statement that runs once a row costs calls of Python once a row, and takes and gives the interpreter's lock, which
+another thread may want meanwhile. The text of a set is derived from that of one row, so there is one to read:
 
     INSERT INTO t (a, b) VALUES (?, ?)        INSERT INTO t (a, b) VALUES (?, ?),(?, ?)
     UPDATE t SET a = ? WHERE id = ?           UPDATE t SET a = m.column1 FROM (VALUES (?,?),(?,?)) AS m

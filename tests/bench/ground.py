@@ -111,12 +111,15 @@ class Ground:
         command = python("outbox", "run", "-q", *arguments)
         return Process(command, self.folder, name="outbox", environment={**environment, "OUTBOX_DATABASE": self.url})
 
+    def _started(self, instead: Sequence[str], *arguments: str, **settings: str) -> Process:
+        return Process(instead, self.folder) if instead else self.runner("--until-empty", *arguments, **settings)
+
     def time_a_start(self, instead: Sequence[str] = ()) -> Usage:
         """Run it to its end while nothing is due; `drain` takes what that costs off the price of a mail. `instead` is
         another program.
         """
-        with Process(instead, self.folder) if instead else self.runner("--until-empty") as runner:
-            usage = runner.wait()
+        with self._started(instead) as program:
+            usage = program.wait()
         self._idle_cpu = usage.cpu
         return usage
 
@@ -127,9 +130,8 @@ class Ground:
         self.settle_down()
         several = ["--processes", str(processes)] if processes > 1 else []
         before = self.count("sent")
-        runner = self.runner("--until-empty", *several, **settings) if not instead else Process(instead, self.folder)
-        with runner:
-            usage = runner.wait()
+        with self._started(instead, *several, **settings) as program:
+            usage = program.wait()
         states = self.states()
         if states.keys() != {"sent"}:
             raise RuntimeError(f"not everything was sent: {states}")

@@ -59,6 +59,12 @@ class Office:
         due = datetime.now(UTC) + timedelta(seconds=1)
         return await self.clerk.claim(lambda store, now: store.claim(ME, [Pick(SHOP, 5, count)], due))
 
+    async def noticed(self) -> None:
+        """Until the clerk has seen that the application has committed."""
+        async with asyncio.timeout(5):
+            while not self.changes:  # noqa: ASYNC110 -- the clerk's callback is a plain function
+                await asyncio.sleep(0.001)
+
     async def at_rest(self) -> None:
         """Until the clerk's thread, which has answered, has given up its turn."""
         while self.clerk._desk.turn.locked():  # noqa: ASYNC110 -- a lock of threads has no event of the loop

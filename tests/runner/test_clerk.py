@@ -85,9 +85,7 @@ def test_a_commit_of_somebody_else_is_noticed_and_our_own_is_not(sqlite_url: str
     async def scenario() -> None:
         async with office(sqlite_url) as it:
             it.insert()
-            async with asyncio.timeout(5):
-                while not it.changes:  # noqa: ASYNC110 -- the clerk's callback is a plain function
-                    await asyncio.sleep(0.005)
+            await it.noticed()
             seen = len(it.changes)
             await it.claim(1)
             await it.clerk.read(lambda store: store.sending())

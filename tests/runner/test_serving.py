@@ -40,23 +40,6 @@ def test_what_concerns_mail_is_served_by_the_event_loop_and_the_rest_by_a_thread
     asyncio.run(scenario())
 
 
-def test_for_somebody_s_lock_the_event_loop_does_not_wait(sqlite_url: str) -> None:
-    async def scenario() -> None:
-        async with office(sqlite_url) as it:
-            it.insert()
-            (claimed,) = await it.claim(1)
-            await asyncio.sleep(LONGEST)  # nothing is owed to others any more
-            it.application.execute("BEGIN IMMEDIATE")
-            mark = it.clerk.mark(Mark(claimed.message_id, claimed.claim_no))
-            look = it.clerk.look(lambda store: store.sending())  # this needs no lock
-            assert await asyncio.wait_for(look, 5) == 1
-            assert not mark.done()
-            it.application.rollback()
-            assert await asyncio.wait_for(mark, 5) is not None
-
-    asyncio.run(scenario())
-
-
 class SteadyClock(Clock):
     """The real one, with seconds of ours added."""
 
@@ -67,6 +50,24 @@ class SteadyClock(Clock):
 
     def monotonic(self) -> float:
         return super().monotonic() + self.added
+
+
+def test_for_somebody_s_lock_the_event_loop_does_not_wait(sqlite_url: str) -> None:
+    async def scenario() -> None:
+        clock = SteadyClock()
+        async with office(sqlite_url, clock=clock) as it:
+            it.insert()
+            (claimed,) = await it.claim(1)
+            clock.added += LONGEST  # nothing is owed to others any more
+            it.application.execute("BEGIN IMMEDIATE")
+            mark = it.clerk.mark(Mark(claimed.message_id, claimed.claim_no))
+            look = it.clerk.look(lambda store: store.sending())  # this needs no lock
+            assert await asyncio.wait_for(look, 5) == 1
+            assert not mark.done()
+            it.application.rollback()
+            assert await asyncio.wait_for(mark, 5) is not None
+
+    asyncio.run(scenario())
 
 
 @contextmanager
@@ -88,7 +89,7 @@ def test_where_the_disk_is_slow_the_thread_waits_for_it(sqlite_url: str) -> None
         clock = SteadyClock()
         async with office(sqlite_url, clock=clock) as it:
             it.insert(20)
-            await noticed(it)
+            await it.noticed()
             clock.added += 3600  # nobody else has written for long
             claims = iter(await it.claim(20))
             with slow(it, clock):
@@ -100,13 +101,6 @@ def test_where_the_disk_is_slow_the_thread_waits_for_it(sqlite_url: str) -> None
             assert last == LOOP
 
     asyncio.run(scenario())
-
-
-async def noticed(it: Office) -> None:
-    """The clerk has seen that the application has committed."""
-    async with asyncio.timeout(10):
-        while not it.changes:  # noqa: ASYNC110 -- the clerk's callback is a plain function
-            await asyncio.sleep(0.001)
 
 
 async def served_by(it: Office, claim: Claim) -> str:
@@ -234,6 +228,6 @@ def test_a_commit_right_after_our_own_is_found_by_the_event_loop(
             await it.claim(1)
             it.clerk.expect()  # the log has been written to; by us, perhaps
             it.insert()
-            await noticed(it)
+            await it.noticed()
 
     asyncio.run(scenario())

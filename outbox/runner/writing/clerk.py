@@ -294,12 +294,12 @@ class Clerk:
         self._call(set_answer, self._opened, None, None)
         try:
             while not self._finished():
-                self._wait()
+                self._wait(self._interval())
                 with self._desk.turn:
                     rest = self._serve()
                     is_left = self._desk.waiting
                 if rest:
-                    self._rest(rest)
+                    self._wait(rest)
                 if is_left or self._called:
                     self._go_on()
         except AbandonedError:
@@ -319,19 +319,15 @@ class Clerk:
 
     def _finished(self) -> bool:
         with self._arrived:
-            return self._abandoned or (self._stopping and not any(self._desk.queues.values()))
+            return self._abandoned or (self._stopping and self._desk.is_empty)
 
-    def _wait(self) -> None:
-        """Until the event loop calls, or it is time for a look at what others do."""
-        if self._is_idle():
-            with self._arrived:
-                self._waits = True
-                if self._is_idle():
-                    self._arrived.wait(self._interval())
-                self._waits = False
-
-    def _is_idle(self) -> bool:
-        return not self._called
+    def _wait(self, seconds: float | None) -> None:
+        """So long, or until the event loop calls."""
+        with self._arrived:
+            self._waits = True
+            if not self._called:
+                self._arrived.wait(seconds)
+            self._waits = False
 
     def _go_on(self) -> None:
         """With what has come meanwhile, or was too much; but where the event loop may serve it, that is asked first."""
@@ -339,14 +335,8 @@ class Clerk:
         if not self._called:
             self._call(self._take)
 
-    def _rest(self, seconds: float) -> None:
-        """So long, or until somebody asks."""
-        with self._arrived:
-            self._waits = True
-            self._arrived.wait(seconds)
-            self._waits = False
-
     def _interval(self) -> float | None:
+        """Seconds until there is something to do that nobody calls for."""
         pause = self.others.look_after()
         return RETRY_REFUSED if pause is None and self._desk.refused else pause
 
